@@ -1,0 +1,1 @@
+"""What every layer speaks; imports nothing of ours."""

@@ -1,0 +1,181 @@
+"""Configuration: frozen pydantic tables beside the classes they configure, and overlays that set single leaves on them.
+
+An overlay (a TOML file, then `--set path=value`) changes leaves of an *instance*, so setting one leaf never resets its
+siblings to the class's defaults. Changing `kind` replaces that table by the new kind's defaults.
+"""
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mockingjay.core.errors import ConfigError
+
+
+class Config(BaseModel):
+    """A frozen table of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=True
+    )
+
+
+C = TypeVar("C", bound=Config)
+
+
+def validate(model: type[C], values: Mapping[str, Any], where: str = "") -> C:
+    """Build a config from plain values.
+
+    Raises:
+        ConfigError: A key is unknown or a value is of the wrong type or out of range; the first fault is named.
+    """
+    try:
+        return model.model_validate(_tuples(values))
+    except ValidationError as error:
+        raise ConfigError(_sentence(model, error.errors()[0], where)) from None
+
+
+def overlay(config: C, changes: Mapping[str, Any], where: str = "") -> C:
+    """Set leaves of a config by nested tables.
+
+    Raises:
+        ConfigError: As `validate`.
+    """
+    return validate(type(config), _merge(config.model_dump(), changes), where)
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse `path.to.leaf=value` texts with TOML's values; a bare word is a string.
+
+    Raises:
+        ConfigError: A text has no `=` or its value is not TOML.
+    """
+    tables: dict[str, Any] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError(
+                f"--set {text}: no assignment, expected path=value; write for example --set train.steps=100"
+            )
+        table = tables
+        *parents, leaf = path.strip().split(".")
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[leaf] = _toml_value(text, value.strip())
+    return tables
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: The file is missing or is not TOML; line and column are named.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}), expected a TOML file; check the path") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML ({error}); mend that line") from None
+
+
+def to_toml(config: Config, comments: bool = False) -> str:
+    """Write a config as TOML, each field with its docstring as a comment where asked."""
+    document = tomlkit.document()
+    _fill(document, config, comments)
+    return tomlkit.dumps(document)
+
+
+def _toml_value(text: str, value: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        if value and not set(value) & set("[]{}\"'=\n"):
+            return value
+        raise ConfigError(f"--set {text}: {value!r} is not a TOML value; quote strings as path='\"text\"'") from None
+
+
+def _merge(base: Any, changes: Any) -> Any:
+    if not isinstance(base, Mapping) or not isinstance(changes, Mapping):
+        return changes
+    if "kind" in changes and changes["kind"] != base.get("kind"):
+        return dict(changes)
+    return {**base, **{key: _merge(base.get(key), value) for key, value in changes.items()}}
+
+
+def _tuples(values: Any) -> Any:
+    """TOML and JSON have lists where frozen configs have tuples."""
+    if isinstance(values, Mapping):
+        return {key: _tuples(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return tuple(_tuples(value) for value in values)
+    return values
+
+
+def _sentence(model: type[Config], error: Any, where: str) -> str:
+    tags = {kind for cls in _classes(model) for kind in _kinds(cls)}
+    location = [str(part) for part in error["loc"] if str(part) not in tags]
+    path = ".".join(location) or "config"
+    prefix = f"{where}: " if where else ""
+    if error["type"] == "extra_forbidden":
+        known = sorted({name for cls in _classes(model) for name in cls.model_fields})
+        close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        return f"{prefix}{path}: unknown key; " + (
+            f"did you mean '{close[0]}'?" if close else f"known keys are {', '.join(known)}"
+        )
+    if error["type"] == "union_tag_invalid":
+        expected = error["ctx"]["expected_tags"]
+        return (
+            f"{prefix}{path}.kind: unknown kind '{error['ctx']['tag']}', expected one of {expected}; choose one of them"
+        )
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    shown = "" if isinstance(error["input"], Mapping | BaseModel) else f" ({error['input']!r})"
+    return f"{prefix}{path}: {message}{shown}; change it in the config or with --set"
+
+
+def _kinds(model: type[BaseModel]) -> tuple[str, ...]:
+    field = model.model_fields.get("kind")
+    return typing.get_args(field.annotation) if field else ()
+
+
+def _classes(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """Walk the config classes reachable from one."""
+    seen: list[type[BaseModel]] = []
+    queue: list[Any] = [model]
+    while queue:
+        annotation = queue.pop()
+        if (
+            isinstance(annotation, type)
+            and not isinstance(annotation, types.GenericAlias)
+            and issubclass(annotation, BaseModel)
+        ):
+            if annotation not in seen:
+                seen.append(annotation)
+                queue += [field.annotation for field in annotation.model_fields.values()]
+        else:
+            queue += typing.get_args(annotation)
+    yield from seen
+
+
+def _fill(table: Any, config: BaseModel, comments: bool) -> None:
+    nested = {
+        name: value for name in type(config).model_fields if isinstance(value := getattr(config, name), BaseModel)
+    }
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if name in nested or value is None:
+            continue
+        table.add(name, tomlkit.item(list(value) if isinstance(value, tuple) else value))
+        if comments and field.description:
+            table[name].comment(" ".join(field.description.split()))
+    for name, value in nested.items():
+        child = tomlkit.table()
+        _fill(child, value, comments)
+        table.add(name, child)

@@ -1,0 +1,69 @@
+"""Files that are whole or absent: written to a temporary sibling, synced, renamed, and the folder synced."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mockingjay.core.errors import MachineError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, whatever stops the writer.
+
+    Raises:
+        MachineError: The disk is full, read-only or not ours to write.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    with writing(path, len(content)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames inside a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def writing(path: Path, need: int) -> Iterator[None]:
+    """Turn the operating system's refusals into one sentence.
+
+    Args:
+        path: What is being written; named in the error.
+        need: Bytes about to be written.
+
+    Raises:
+        MachineError: The disk is full, read-only or not ours to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(_sentence(path, need, error)) from error
+
+
+def _sentence(path: Path, need: int, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        folder = next((parent for parent in (path, *path.parents) if parent.is_dir()), Path("/"))
+        words = "file size limit reached" if error.errno == errno.EFBIG else "disk full"
+        free = shutil.disk_usage(folder).free
+        room = f"{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free"
+        return f"{path}: {words}, {room}; free some space and start the same command again"
+    return (
+        f"{path}: cannot be written ({error.strerror}), expected a writable folder; "
+        "choose another --out or mend its permissions"
+    )

@@ -1,0 +1,86 @@
+"""Accuracies with intervals: an utterance is the unit of chance, because the frames inside one are not independent.
+
+Intervals are percentile bootstraps over utterances (Bisani and Ney, ICASSP 2004): utterances are drawn with replacement and the
+pooled accuracy, correct / total, is recomputed. Two results on the same utterances are compared by drawing the same
+utterances for both.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mockingjay.core.errors import DataError
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What was right in each test utterance, averaged over seeds."""
+
+    ids: tuple[str, ...]
+    correct: Float[np.ndarray, " utterances"]
+    total: Float[np.ndarray, " utterances"]  # scored label points, all above 0
+
+    @property
+    def accuracy(self) -> float:
+        """Correct points over all points."""
+        return float(self.correct.sum() / self.total.sum())
+
+    def interval(self, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+        """Bound the accuracy with 95 % confidence."""
+        draws = [counts @ self.correct / (counts @ self.total) for counts in _resampled(len(self.ids), resamples, seed)]
+        return _middle(np.concatenate(draws))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much better the first of two results is."""
+
+    value: float
+    ci95: tuple[float, float]
+
+    @property
+    def verdict(self) -> Literal["holds", "does not", "undecided"]:
+        """Whether *the first is better* holds: decided only where the interval leaves out zero."""
+        low, high = self.ci95
+        return "holds" if low > 0 else "does not" if high < 0 else "undecided"
+
+
+def paired_difference(first: Scores, second: Scores, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+    """Subtract the second's accuracy from the first's, with a 95 % interval over the utterances both were tested on.
+
+    Raises:
+        DataError: The two were tested on different utterances.
+    """
+    if set(first.ids) != set(second.ids):
+        alone = sorted(set(first.ids) ^ set(second.ids))
+        raise DataError(
+            f"comparison: {len(alone)} utterances were tested in one result only (first {alone[0]!r}), "
+            "expected the same test set; probe both on the same split"
+        )
+    place = {id: index for index, id in enumerate(second.ids)}
+    order = np.array([place[id] for id in first.ids])
+    correct, total = second.correct[order], second.total[order]
+    draws = [
+        counts @ first.correct / (counts @ first.total) - counts @ correct / (counts @ total)
+        for counts in _resampled(len(first.ids), resamples, seed)
+    ]
+    return Difference(first.accuracy - second.accuracy, _middle(np.concatenate(draws)))
+
+
+def _resampled(utterances: int, resamples: int, seed: int) -> Iterator[Int[np.ndarray, "draws utterances"]]:
+    """How often each utterance is drawn, in slices of a few megabytes."""
+    random = np.random.default_rng(seed)
+    slice_size = max(1, 1_000_000 // utterances)
+    even = np.full(utterances, 1 / utterances)
+    for begin in range(0, resamples, slice_size):
+        yield random.multinomial(utterances, even, size=min(slice_size, resamples - begin))
+
+
+def _middle(draws: Float[np.ndarray, " draws"]) -> tuple[float, float]:
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(low), float(high)

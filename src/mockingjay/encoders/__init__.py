@@ -1,0 +1,1 @@
+"""Frontends and contexts, and the encoder they make together."""

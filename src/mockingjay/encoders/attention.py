@@ -1,0 +1,132 @@
+"""Self-attention, and the three ways to look into it: watch it, prune its heads, limit its span.
+
+The three are context managers over any module that holds `Attention`s, so that no forward pass carries a flag for them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with biases; the scale is 1/√(dim/heads)."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        assert dim % heads == 0, "the context's config checks this"
+        self.heads = heads
+        self.dropout = dropout
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        # Set by the context managers below for as long as they are open; never part of the model.
+        self.seen: list[Tensor] | None = None
+        self.kept: Tensor | None = None
+        self.span: int | None = None
+
+    def forward(
+        self, inputs: Float[Tensor, "batch time dim"], allowed: Bool[Tensor, "batch 1 1 time"] | None
+    ) -> Float[Tensor, "batch time dim"]:
+        """Attend over the allowed keys; None allows all."""
+        batch, time, dim = inputs.shape
+        heads = self.query_key_value(inputs).view(batch, time, 3, self.heads, dim // self.heads).transpose(1, 3)
+        query, key, value = heads.unbind(2)
+        if self.span is not None:
+            steps = torch.arange(time, device=inputs.device)
+            near = (steps[:, None] - steps).abs() <= self.span
+            allowed = near if allowed is None else allowed & near
+        if self.seen is None and self.kept is None:
+            dropout = self.dropout if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+        else:
+            mixed = self._explicit(query, key, value, allowed)
+        return self.out(mixed.transpose(1, 2).reshape(batch, time, dim))
+
+    def _explicit(
+        self,
+        query: Float[Tensor, "batch heads time part"],
+        key: Float[Tensor, "batch heads time part"],
+        value: Float[Tensor, "batch heads time part"],
+        allowed: Bool[Tensor, "..."] | None,
+    ) -> Float[Tensor, "batch heads time part"]:
+        """Do the same in the open, where the probabilities can be seen and heads silenced."""
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -torch.inf)
+        probabilities = scores.softmax(-1)
+        if self.seen is not None:
+            self.seen.append(probabilities.detach())
+        mixed = F.dropout(probabilities, self.dropout, self.training) @ value
+        return mixed if self.kept is None else mixed * self.kept.to(mixed)[:, None, None]
+
+
+def attentions(module: nn.Module) -> list[Attention]:
+    """List the attention layers of a module, bottom up."""
+    return [part for part in module.modules() if isinstance(part, Attention)]
+
+
+@contextmanager
+def watch(module: nn.Module) -> Iterator[list[Float[Tensor, "batch heads query key"]]]:
+    """Collect the attention probabilities of every layer in calling order; rows sum to one over the allowed keys."""
+    seen: list[Tensor] = []
+    layers = attentions(module)
+    for layer in layers:
+        layer.seen = seen
+    try:
+        yield seen
+    finally:
+        for layer in layers:
+            layer.seen = None
+
+
+@contextmanager
+def prune(module: nn.Module, heads: Mapping[int, Sequence[int]]) -> Iterator[None]:
+    """Silence heads: `heads` maps a layer, counted from the bottom, to its silenced heads."""
+    layers = attentions(module)
+    for index, silenced in heads.items():
+        kept = torch.ones(layers[index].heads)
+        kept[list(silenced)] = 0.0
+        layers[index].kept = kept
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.kept = None
+
+
+@contextmanager
+def limit(module: nn.Module, span: int) -> Iterator[None]:
+    """Let every step attend to keys at most `span` steps away, before the softmax."""
+    layers = attentions(module)
+    for layer in layers:
+        layer.span = span
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.span = None
+
+
+class Block(nn.Module):
+    """A post-norm BERT layer: attention and feed-forward, each followed by dropout, residual and LayerNorm."""
+
+    def __init__(self, dim: int, heads: int, feedforward: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(dim, heads, attention_dropout)
+        self.attention_norm = nn.LayerNorm(dim, eps=1e-12)
+        self.widen = nn.Linear(dim, feedforward)
+        self.narrow = nn.Linear(feedforward, dim)
+        self.feedforward_norm = nn.LayerNorm(dim, eps=1e-12)
+        self.dropout = dropout
+
+    def forward(
+        self, inputs: Float[Tensor, "batch time dim"], allowed: Bool[Tensor, "batch 1 1 time"] | None
+    ) -> Float[Tensor, "batch time dim"]:
+        """Run the layer."""
+        attended = F.dropout(self.attention(inputs, allowed), self.dropout, self.training)
+        inputs = self.attention_norm(inputs + attended)
+        changed = F.dropout(self.narrow(F.gelu(self.widen(inputs))), self.dropout, self.training)
+        return self.feedforward_norm(inputs + changed)

@@ -1,0 +1,44 @@
+"""An objective is a learner that owns an encoder and needs no labels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mockingjay.core import config
+from mockingjay.core.draw import Draw
+from mockingjay.core.learner import Learner
+from mockingjay.core.types import Batch
+from mockingjay.encoders.encoder import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One utterance as the network saw it, at frame rate."""
+
+    true: Float[Tensor, "time dim"]
+    altered: Float[Tensor, "time target"]  # the network's actual input
+    rebuilt: Float[Tensor, "time dim"]
+    hidden: Bool[Tensor, " time"]  # the frames that were selected
+    hop: int  # samples per frame
+
+
+class Objective(Learner, ABC):
+    """A pre-training method; only `encoder` is kept afterwards.
+
+    In evaluation the parts of its loss hold what trivial predictors would score on the same cells.
+    """
+
+    Config: ClassVar[type[config.Config]]
+    encoder: Encoder
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """See the corpus before step 0, into buffers; `batches` may be iterated more than once."""
+        self.encoder.frontend.fit(batch.waves for batch in batches)
+
+    @abstractmethod
+    def picture(self, batch: Batch, draw: Draw) -> Picture | None:
+        """Show the batch's first utterance hidden and rebuilt; None where a method rebuilds no spectrogram."""

@@ -1,0 +1,318 @@
+"""The pictures: numbers in, drawings out.
+
+Drawn on `Figure` objects without pyplot, so nothing is global and no display is needed. On the page a drawing is inline SVG
+whose colours are the page's own (a `var()` with the light scheme's colour as fallback), so it follows the dark scheme; in the
+run folder it is a PNG. The same numbers give the same bytes.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from torch import Tensor
+
+from mockingjay.core.files import write_atomically
+from mockingjay.report.page import Figure
+from mockingjay.report.tables import Column, Grid, Row, lay_out, metric, number
+
+PAPER, INK, SOFT, LINE = "#fdfdfc", "#1c1d20", "#5d626a", "#d8d9d5"
+ACCENT, WARM, LEAF, PLUM = "#1c5d99", "#b4531a", "#3c7a3f", "#7a4a8c"
+# The names these colours have in page.css, where the dark scheme changes them.
+VARIABLES = {
+    **{PAPER: "paper", INK: "ink", SOFT: "soft", LINE: "line"},
+    **{ACCENT: "accent", WARM: "warm", LEAF: "leaf", PLUM: "plum"},
+}
+WIDTH = 7.65  # inches; the page's column at 96 pixels per inch
+_STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlepad": 8,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.titlecolor": INK,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "text.color": INK,
+    "text.parse_math": False,  # a task may be called $x$
+    "axes.formatter.use_mathtext": False,
+    "figure.facecolor": "none",
+    "svg.fonttype": "none",
+    "path.simplify": True,
+}
+_PREDICTORS = {"mean": "utterance mean", "copy": "copy last"}
+_DASHES = ((WARM, (0, (5, 2))), (LEAF, (0, (1.5, 1.5))), (PLUM, (0, (5, 2, 1.5, 2))))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A picture with the words that stand for it."""
+
+    canvas: Canvas
+    alt: str
+    caption: str
+
+
+def inline(drawing: Drawing, name: str) -> Figure:
+    """Turn a drawing into a block of the page; the name keeps its ids apart from other drawings'."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    _save(drawing.canvas, buffer, {"svg.hashsalt": name}, format="svg", metadata=nothing)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg ") :]
+    svg = re.sub(r' id="[a-z]+\d*[a-z]*_\d+"', "", svg)  # figure_1, line2d_1 …: referred to by nobody, twice on a page
+    svg = re.sub(r": (#[0-9a-f]{6})\b", lambda found: f": {_variable(found[1])}", svg)
+    return Figure(svg, drawing.alt, drawing.caption)
+
+
+def save_png(drawing: Drawing, path: Path) -> None:
+    """Save a drawing as a PNG on a light ground.
+
+    Raises:
+        MachineError: The file cannot be written.
+    """
+    buffer = io.BytesIO()
+    _save(drawing.canvas, buffer, {}, format="png", dpi=200, facecolor=PAPER, metadata={"Software": None})
+    write_atomically(path, buffer.getvalue())
+
+
+def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Drawing:
+    """Draw the loss, and the held-out L1 of the model beside the dumb predictors where it was measured.
+
+    Args:
+        metrics: Logged lines with `step` and `loss`, and on some `validation`, which maps `model` and each predictor to L1.
+    """
+    checked = [line for line in metrics if line.get("validation")]
+    with mpl.rc_context(_STYLE):
+        canvas = Canvas(figsize=(WIDTH, 2.3 + 2.5 * bool(checked)), layout="constrained")
+        rows = canvas.subplots(1 + bool(checked), 1, sharex=True, squeeze=False)[:, 0]
+        logged = [line for line in metrics if line.get("loss") is not None]
+        _line(rows[0], [line["step"] for line in logged], [line["loss"] for line in logged], color=ACCENT, linewidth=1)
+        rows[0].set_title("Training loss")
+        if checked:
+            _held_out(rows[1], checked)
+        for axes in rows:
+            axes.grid(axis="y")
+            axes.margins(x=0.01)
+        rows[-1].set_xlabel("step")
+        rows[-1].xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    alt = f"Training loss from step {metrics[0]['step']} to {metrics[-1]['step']}."
+    if checked:
+        last = ", ".join(f"{_PREDICTORS.get(name, name)} {value:.3f}" for name, value in checked[-1]["validation"].items())
+        alt += f" Held-out L1 at step {checked[-1]['step']}: {last}."
+    caption = "Loss per optimiser step" + (
+        "; below, the mean absolute error on hidden frames of held-out speech, the model against predictors that learn nothing."
+        if checked
+        else ". No validation has been logged yet, so nothing can be said about held-out speech."
+    )
+    return Drawing(canvas, alt, caption)
+
+
+def spectrograms(
+    true: Float[Tensor, "time dim"],
+    masked: Float[Tensor, "time _"],
+    rebuilt: Float[Tensor, "time dim"],
+    hidden: Bool[Tensor, " time"],
+    hop_seconds: float,
+) -> Drawing:
+    """Draw what was said, what the network was shown and what it rebuilt, in one colour range.
+
+    Args:
+        true: The frames as they are.
+        masked: The network's actual input.
+        rebuilt: The network's answer for every frame.
+        hidden: The frames that were selected; marked by a bar over each panel.
+        hop_seconds: Seconds from a frame to the next.
+    """
+    panels = [values.detach().float().cpu().numpy() for values in (true, masked, rebuilt)]
+    low, high = np.percentile(np.concatenate([panel.ravel() for panel in panels]), (0.5, 99.5))
+    chosen = hidden.cpu().numpy()
+    seconds = len(chosen) * hop_seconds
+    with mpl.rc_context(_STYLE):
+        canvas = Canvas(figsize=(WIDTH, 5.6), layout="constrained")
+        axes = canvas.subplots(3, 1, sharex=True)
+        for row, panel, title in zip(axes, panels, ("True", "Masked: what the network reads", "Rebuilt")):
+            extent = (0, seconds, 0, panel.shape[1])
+            image = row.imshow(
+                panel.T, cmap="magma", vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent, interpolation="none"
+            )
+            row.set_title(title, pad=13)
+            row.set_ylabel("channel")
+            _mark(row, chosen, hop_seconds)
+        axes[-1].set_xlabel("time (s)")
+        bar = canvas.colorbar(image, ax=axes, shrink=0.5, aspect=30, pad=0.015, label="value, one range for all three")
+        bar.outline.set_visible(False)
+    share = f"{chosen.mean():.0%}".replace("%", " %")
+    alt = f"Spectrograms of {seconds:.1f} s of speech: true, masked and rebuilt; {share} of {len(chosen)} frames were masked."
+    return Drawing(canvas, alt, f"Bars over the panels mark the masked frames ({share} of {len(chosen)}).")
+
+
+def layer_weights(weights: Mapping[str, Sequence[float]]) -> Drawing:
+    """Draw the learned mixing weights per layer, one panel per task; layer 0 is the input projection."""
+    columns = min(len(weights), 3)
+    lines = -(-len(weights) // columns)
+    with mpl.rc_context(_STYLE):
+        canvas = Canvas(figsize=(WIDTH, 0.4 + 1.9 * lines), layout="constrained")
+        panels = canvas.subplots(lines, columns, sharey=True, squeeze=False)
+        for axes, (task, values) in zip(panels.flat, weights.items()):
+            axes.bar(range(len(values)), values, width=0.72, color=ACCENT)
+            axes.axhline(1 / len(values), color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.set_title(task)
+            axes.set_xticks(range(0, len(values), 1 + len(values) // 14))
+            axes.grid(axis="y")
+            axes.set_xlabel("layer")
+        for axes in panels.flat[len(weights) :]:
+            axes.set_visible(False)
+        for axes in panels[:, 0]:
+            axes.set_ylabel("weight")
+    tops = "; ".join(f"{task}: most on layer {int(np.argmax(values))} ({max(values):.2f})" for task, values in weights.items())
+    caption = "Softmax weights with which each probe mixes the layers; layer 0 is the input projection, the dashed line an even mix."
+    return Drawing(canvas, f"Layer weights. {tops}.", caption)
+
+
+def results_intervals(rows: Sequence[Row]) -> Drawing:
+    """Draw every result as a dot on its 95 % interval, one panel per task, with the majority baseline as a line."""
+    grid = lay_out(rows)
+    columns = min(len(grid.columns), 2)
+    lines = -(-len(grid.columns) // columns)
+    with mpl.rc_context(_STYLE):
+        canvas = Canvas(figsize=(WIDTH, (0.75 + 0.26 * len(grid.names)) * lines), layout="constrained")
+        panels = canvas.subplots(lines, columns, sharey=True, squeeze=False)
+        for axes, column in zip(panels.flat, grid.columns):
+            _intervals(axes, grid, column)
+        for axes in panels.flat[len(grid.columns) :]:
+            axes.set_visible(False)
+        panels[0, 0].set_yticks(range(len(grid.names)), grid.names, color=INK)
+        panels[0, 0].set_ylim(len(grid.names) - 0.4, -0.6)
+    tasks = ", ".join(dict.fromkeys(column.task for column in grid.columns))
+    caption = "The same values as dots on their 95 % intervals; the dashed line is what always giving the commonest answer reaches."
+    return Drawing(canvas, f"Dots with 95 % intervals of {len(grid.names)} representations on {tasks}.", caption)
+
+
+def health_histograms(durations: Sequence[float], levels: Sequence[float]) -> Drawing:
+    """Draw how long (s) and how loud (dB re full scale) the utterances are."""
+    given = [
+        (values, title, unit)
+        for values, title, unit in ((durations, "Durations", "seconds"), (levels, "Levels", "dB re full scale"))
+        if len(values)
+    ]
+    with mpl.rc_context(_STYLE):
+        canvas = Canvas(figsize=(WIDTH, 2.3), layout="constrained")
+        panels = canvas.subplots(1, len(given), squeeze=False)[0]
+        for axes, (values, title, unit) in zip(panels, given):
+            heights, edges = np.histogram(values, bins=40)
+            axes.stairs(heights, edges, fill=True, color=ACCENT)
+            axes.set_title(title)
+            axes.set_xlabel(unit)
+            axes.grid(axis="y")
+            axes.yaxis.get_major_locator().set_params(integer=True)
+        panels[0].set_ylabel("utterances")
+    words = [
+        f"{title.lower()} from {min(values):.1f} to {max(values):.1f} {unit}, median {np.median(values):.1f}"
+        for values, title, unit in given
+    ]
+    return Drawing(canvas, f"Histograms: {'; '.join(words)}.", f"{'; '.join(words)}.".capitalize())
+
+
+def _save(canvas: Canvas, buffer: io.IOBase, style: Mapping[str, Any], **how: Any) -> None:
+    with mpl.rc_context({**_STYLE, **style}), warnings.catch_warnings():
+        # Labels in any script: the browser has fonts for what matplotlib's own lacks.
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph", category=UserWarning)
+        canvas.savefig(buffer, **how)
+
+
+def _variable(colour: str) -> str:
+    return f"var(--{VARIABLES[colour]}, {colour})" if colour in VARIABLES else colour
+
+
+def _line(axes: Axes, steps: Sequence[int], values: Sequence[float], **style: Any) -> None:
+    axes.plot(steps, values, marker="o" if len(steps) == 1 else None, markersize=4, solid_joinstyle="round", **style)
+
+
+def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]]) -> None:
+    names = [name for name in checked[-1]["validation"] if name != "model"]
+    styles: dict[str, dict[str, Any]] = {
+        name: {"color": colour, "linestyle": dashes, "linewidth": 1.2}
+        for name, (colour, dashes) in zip(names, _DASHES * (1 + len(names) // len(_DASHES)))
+    }
+    styles["model"] = {"color": ACCENT, "linewidth": 2}
+    ends = {}
+    for name, style in styles.items():
+        points = [(line["step"], line["validation"][name]) for line in checked if line["validation"].get(name) is not None]
+        if points:
+            _line(axes, *zip(*points), **style)
+            ends[name] = points[-1]
+    axes.set_title("Held-out L1 on masked frames")
+    low, high = axes.get_ylim()
+    heights = _apart({name: value for name, (_, value) in ends.items()}, 0.075 * (high - low))
+    for name, (step, _) in ends.items():
+        label = _PREDICTORS.get(name, name)
+        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
+        weight = "bold" if name == "model" else "normal"
+        axes.annotate(label, (step, heights[name]), color=styles[name]["color"], fontweight=weight, fontsize=8.5, **place)
+
+
+def _apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Push labels apart until neighbours stand a gap from one another, around their middle."""
+    order = sorted(heights, key=heights.__getitem__)
+    placed = {name: heights[name] for name in order}
+    for _ in range(50):
+        for below, above in zip(order, order[1:]):
+            lack = gap - (placed[above] - placed[below])
+            if lack > 0:
+                placed[below] -= lack / 2
+                placed[above] += lack / 2
+    return placed
+
+
+def _mark(axes: Axes, chosen: Bool[np.ndarray, " time"], hop_seconds: float) -> None:
+    edges = np.flatnonzero(np.diff(chosen.astype(np.int8), prepend=0, append=0)) * hop_seconds
+    spans = [(start, end - start) for start, end in zip(edges[::2], edges[1::2])]
+    over = axes.get_xaxis_transform()
+    axes.broken_barh(spans, (1.03, 0.06), transform=over, facecolor=WARM, linewidth=0, clip_on=False)
+    axes.vlines(edges, 0, 1, transform=over, color="#ffffff", linewidth=0.5, alpha=0.7)
+
+
+def _intervals(axes: Axes, grid: Grid, column: Column) -> None:
+    scale = 100 if metric(column.metric).share else 1
+    bounds = {row["majority"] for _, row in grid.column(column) if row.get("majority") is not None}
+    for bound in bounds:
+        axes.axvline(scale * bound, color=WARM, linewidth=1, linestyle=(0, (4, 3)))
+    best = grid.best(column)
+    for name, row in grid.column(column):
+        height = grid.names.index(name)
+        colour = ACCENT if row["value"] == best or best is None else SOFT
+        if row["ci95"] is not None:
+            axes.plot([scale * bound for bound in row["ci95"]], [height] * 2, color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(scale * row["value"], height, "o", color=colour, markersize=5.5)
+        label = number(row["value"], column.metric, unit=False)
+        place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(label, (scale * row["value"], height), color=colour, fontsize=8, **place)
+    axes.set_title(column.task)
+    axes.set_xlabel(f"{column.metric}{' (%)' if scale == 100 else ''}{', ' + column.data if column.data else ''}")
+    axes.grid(axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.08)

@@ -1,0 +1,102 @@
+"""The house's rules as data: who may import whom, how long a file may be, what its documents must say."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "mockingjay"
+
+# Each layer may import itself and what stands in a lower row (docs/decisions/0001).
+ROWS = [
+    {"cli"},
+    {"run"},
+    {"report", "studies"},
+    {"pretrain", "open", "downstream"},
+    {"objectives"},
+    {"moves", "train"},
+    {"representations"},
+    {"encoders", "data"},
+    {"audio"},
+    {"core"},
+]
+LEVEL = {name: -row for row, names in enumerate(ROWS) for name in names}
+NEVER_OBJECTIVES = {"downstream", "studies", "report", "train", "data"}
+BANNED = re.compile(r"utils|helpers|common|misc|manager|handler|expert|runner|^base|^my_|^new_|_v?\d+$")
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Layers of ours that a file imports, at any depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mockingjay":
+            parts = node.module.split(".")[1:]
+            names |= {parts[0]} if parts else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mockingjay.")}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_is_imported_upward(path):
+    here = layer(path)
+    if here == "__init__":
+        return
+    for name in imported(path):
+        assert LEVEL[name] <= LEVEL[here] and (name == here or LEVEL[name] < LEVEL[here] or here in ROWS[3]), name
+        assert not (name == "objectives" and here in NEVER_OBJECTIVES)
+
+
+def test_no_objective_imports_another():
+    for path in (SOURCE / "objectives").glob("*.py"):
+        if path.stem in ("__init__", "objective"):
+            continue
+        text = path.read_text()
+        for other in (SOURCE / "objectives").glob("*.py"):
+            if other.stem not in ("__init__", "objective", path.stem):
+                assert f"mockingjay.objectives.{other.stem} " not in text
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_are_short_and_well_named(path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= (200 if layer(path) == "objectives" else 400)
+    assert not BANNED.search(path.stem)
+
+
+def test_nothing_unsafe_is_called():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+                assert not {"pickle", "__future__"} & set(names), path
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{path}:{node.lineno}: bare except"
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("eval", "exec", "torch.load", "os.system"), f"{path}:{node.lineno}"
+                assert not any(keyword.arg == "shell" for keyword in node.keywords), f"{path}:{node.lineno}"
+
+
+def test_every_objective_cites_its_paper():
+    from mockingjay.objectives import OBJECTIVES
+
+    for name, objective in OBJECTIVES.items():
+        document = __import__(objective.__module__, fromlist=["_"]).__doc__
+        assert re.search(r"arXiv \d{4}\.\d{5}|ICASSP|Interspeech|ACL|NeurIPS", document), name
+        assert "Differs from the paper" in document, name
+
+
+def test_the_public_names_are_sorted_and_there():
+    import mockingjay
+
+    assert mockingjay.__all__ == sorted(mockingjay.__all__)
+    for name in mockingjay.__all__:
+        assert getattr(mockingjay, name) is not None
