@@ -15,6 +15,7 @@ ROWS = [
     {"run"},
     {"report", "studies"},
     {"pretrain", "open", "downstream"},
+    {"settings"},
     {"objectives"},
     {"moves", "train"},
     {"representations"},

@@ -32,10 +32,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "OBJECTIVES",
     "Encoder",
     "Frames",
     "Hidden",
-    "OBJECTIVES",
     "Representation",
     "Waves",
     "audio",

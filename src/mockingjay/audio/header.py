@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import soundfile
 
 from mockingjay.audio.faults import AudioError, fault
+from mockingjay.audio.mpeg import has_unknown_length
 from mockingjay.audio.promises import missing
 
 RATES = (4_000, 192_000)  # samples per second, lowest and highest that speech is recorded at
@@ -149,14 +150,9 @@ def _checked(path: str | os.PathLike[str], descriptor: int, file: soundfile.Soun
         if file.frames < UNKNOWN:
             what += f" ({file.frames / file.samplerate:.2f} s are left)"
         raise fault(path, "truncated", what, "copy it again from its source, or cut its header to what is left")
-    frames = file.frames if file.frames < UNKNOWN else _counted(file)
-    if frames == 0:
+    if file.frames == 0:
         raise fault(path, "no-samples", "0 samples behind its header, expected audio", "record it again, or remove it")
-    return Header(frames / file.samplerate, file.samplerate, file.channels, frames, file.format, size)
-
-
-def _counted(file: soundfile.SoundFile) -> int:
-    """Count what a stream without a stated length holds; there is no other way than to decode it."""
-    frames = sum(len(block) for block in iter(lambda: file.read(1 << 18, dtype="float32"), None) if _more(block))
-    file.seek(0)
-    return frames
+    if file.frames >= UNKNOWN or (file.format == "MP3" and has_unknown_length(descriptor)):
+        what = f"{file.format} audio whose header states no length, as written to a pipe"
+        raise fault(path, "format", what, "encode it again into a file, for example with `ffmpeg -i`")
+    return Header(file.frames / file.samplerate, file.samplerate, file.channels, file.frames, file.format, size)

@@ -6,9 +6,8 @@ siblings to the class's defaults. Changing `kind` replaces that table by the new
 
 import difflib
 import tomllib
-import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,16 +118,14 @@ def _tuples(values: Any) -> Any:
 
 
 def _sentence(model: type[Config], error: Any, where: str) -> str:
-    tags = {kind for cls in _classes(model) for kind in _kinds(cls)}
-    location = [str(part) for part in error["loc"] if str(part) not in tags]
+    location, tables = _locate(model, error["loc"])
     path = ".".join(location) or "config"
     prefix = f"{where}: " if where else ""
     if error["type"] == "extra_forbidden":
-        known = sorted({name for cls in _classes(model) for name in cls.model_fields})
+        known = sorted({name for table in tables for name in table.model_fields})
         close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        return f"{prefix}{path}: unknown key; " + (
-            f"did you mean '{close[0]}'?" if close else f"known keys are {', '.join(known)}"
-        )
+        mend = f"did you mean '{close[0]}'?" if close else f"known keys are {', '.join(known)}"
+        return f"{prefix}{path}: unknown key; {mend}"
     if error["type"] == "union_tag_invalid":
         expected = error["ctx"]["expected_tags"]
         return (
@@ -140,28 +137,32 @@ def _sentence(model: type[Config], error: Any, where: str) -> str:
     return f"{prefix}{path}: {message}{shown}; change it in the config or with --set"
 
 
-def _kinds(model: type[BaseModel]) -> tuple[str, ...]:
-    field = model.model_fields.get("kind")
+def _locate(model: type[Config], parts: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Follow an error's location: the path a user would write, and the tables its last key could belong to."""
+    path: list[str] = []
+    tables: list[type[BaseModel]] = [model]
+    for number, part in enumerate(parts):
+        tagged = [table for table in tables if part in _kinds(table)]
+        if tagged:
+            tables = tagged
+            continue
+        path.append(str(part))
+        inside = [table.model_fields[part].annotation for table in tables if part in table.model_fields]
+        if number < len(parts) - 1:
+            tables = [table for annotation in inside for table in _tables(annotation)]
+    return path, tables
+
+
+def _kinds(table: type[BaseModel]) -> tuple[str, ...]:
+    field = table.model_fields.get("kind")
     return typing.get_args(field.annotation) if field else ()
 
 
-def _classes(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """Walk the config classes reachable from one."""
-    seen: list[type[BaseModel]] = []
-    queue: list[Any] = [model]
-    while queue:
-        annotation = queue.pop()
-        if (
-            isinstance(annotation, type)
-            and not isinstance(annotation, types.GenericAlias)
-            and issubclass(annotation, BaseModel)
-        ):
-            if annotation not in seen:
-                seen.append(annotation)
-                queue += [field.annotation for field in annotation.model_fields.values()]
-        else:
-            queue += typing.get_args(annotation)
-    yield from seen
+def _tables(annotation: Any) -> list[type[BaseModel]]:
+    """List the config classes an annotation admits."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [table for part in typing.get_args(annotation) for table in _tables(part)]
 
 
 def _fill(table: Any, config: BaseModel, comments: bool) -> None:

@@ -94,7 +94,7 @@ class Mockingjay(Objective):
         frames, true = self._frames(batch)
         altered, selected = self._hide(frames, batch, draw)
         rebuilt = Frames(self.head(self.encoder.context(altered).last), altered.lengths)
-        true, altered, rebuilt = (unstack(part, self.factor) for part in (true, altered, rebuilt))
+        true, altered, rebuilt = (_unstacked(part, self.factor) for part in (true, altered, rebuilt))
         length = int(true.lengths[0])
         return Picture(
             true.values[0, :length],
@@ -117,7 +117,7 @@ class Mockingjay(Objective):
 
     def _trivial(self, true: Frames, selected: Bool[Tensor, "batch time"]) -> dict[str, Float[Tensor, ""]]:
         """Score the dumb predictors on the same cells, frame by frame where steps are stacked."""
-        frames = unstack(true, self.factor)
+        frames = _unstacked(true, self.factor)
         chosen = selected.repeat_interleave(self.factor, 1)
         distance = DISTANCES[self.config.distance]
         return {
@@ -128,6 +128,10 @@ class Mockingjay(Objective):
 
 def _factor(frontend: FrontendConfig) -> int:
     return frontend.factor if isinstance(frontend, Stacked.Config) else 1
+
+
+def _unstacked(frames: Frames, factor: int) -> Frames:
+    return Frames(unstack(frames.values, factor), frames.lengths * factor)
 
 
 def _in_steps(spans: Spans, factor: int) -> Spans:

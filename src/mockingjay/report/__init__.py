@@ -1,0 +1,1 @@
+"""What was found, set as tables, pictures and one page."""

@@ -1,8 +1,8 @@
 """The pictures: numbers in, drawings out.
 
-Drawn on `Figure` objects without pyplot, so nothing is global and no display is needed. On the page a drawing is inline SVG
-whose colours are the page's own (a `var()` with the light scheme's colour as fallback), so it follows the dark scheme; in the
-run folder it is a PNG. The same numbers give the same bytes.
+Drawn on `Figure` objects without pyplot, so no figure is global and no display is needed. On the page a drawing is
+inline SVG whose colours are the page's own (a `var()` with the light scheme's colour as fallback), so it follows the
+dark scheme; in the run folder it is a PNG. The same numbers give the same bytes.
 """
 
 import io
@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from mockingjay.core.files import write_atomically
 from mockingjay.report.page import Figure
-from mockingjay.report.tables import Column, Grid, Row, lay_out, metric, number
+from mockingjay.report.tables import Column, Layout, Row, lay_out, metric
 
 PAPER, INK, SOFT, LINE = "#fdfdfc", "#1c1d20", "#5d626a", "#d8d9d5"
 ACCENT, WARM, LEAF, PLUM = "#1c5d99", "#b4531a", "#3c7a3f", "#7a4a8c"
@@ -59,10 +60,11 @@ _STYLE: dict[str, Any] = {
     "text.parse_math": False,  # a task may be called $x$
     "axes.formatter.use_mathtext": False,
     "figure.facecolor": "none",
+    "figure.constrained_layout.h_pad": 0.09,
     "svg.fonttype": "none",
     "path.simplify": True,
 }
-_PREDICTORS = {"mean": "utterance mean", "copy": "copy last"}
+PREDICTORS = {"mean": "utterance mean", "copy": "copy last"}
 _DASHES = ((WARM, (0, (5, 2))), (LEAF, (0, (1.5, 1.5))), (PLUM, (0, (5, 2, 1.5, 2))))
 
 
@@ -102,7 +104,7 @@ def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Drawing:
     """Draw the loss, and the held-out L1 of the model beside the dumb predictors where it was measured.
 
     Args:
-        metrics: Logged lines with `step` and `loss`, and on some `validation`, which maps `model` and each predictor to L1.
+        metrics: Logged lines with `step` and `loss`; some have `validation`, mapping `model` and each predictor to L1.
     """
     checked = [line for line in metrics if line.get("validation")]
     with mpl.rc_context(_STYLE):
@@ -120,10 +122,12 @@ def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Drawing:
         rows[-1].xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     alt = f"Training loss from step {metrics[0]['step']} to {metrics[-1]['step']}."
     if checked:
-        last = ", ".join(f"{_PREDICTORS.get(name, name)} {value:.3f}" for name, value in checked[-1]["validation"].items())
-        alt += f" Held-out L1 at step {checked[-1]['step']}: {last}."
+        last = checked[-1]
+        values = ", ".join(f"{PREDICTORS.get(name, name)} {value:.3f}" for name, value in last["validation"].items())
+        alt += f" Held-out L1 at step {last['step']}: {values}."
     caption = "Loss per optimiser step" + (
-        "; below, the mean absolute error on hidden frames of held-out speech, the model against predictors that learn nothing."
+        "; below, the mean absolute error on masked frames of held-out speech, "
+        "the model beside predictors that learn nothing."
         if checked
         else ". No validation has been logged yet, so nothing can be said about held-out speech."
     )
@@ -155,18 +159,17 @@ def spectrograms(
         axes = canvas.subplots(3, 1, sharex=True)
         for row, panel, title in zip(axes, panels, ("True", "Masked: what the network reads", "Rebuilt")):
             extent = (0, seconds, 0, panel.shape[1])
-            image = row.imshow(
-                panel.T, cmap="magma", vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent, interpolation="none"
-            )
+            shown = {"cmap": "magma", "vmin": low, "vmax": high, "interpolation": "none"}
+            image = row.imshow(panel.T, origin="lower", aspect="auto", extent=extent, **shown)
             row.set_title(title, pad=13)
             row.set_ylabel("channel")
             _mark(row, chosen, hop_seconds)
         axes[-1].set_xlabel("time (s)")
         bar = canvas.colorbar(image, ax=axes, shrink=0.5, aspect=30, pad=0.015, label="value, one range for all three")
         bar.outline.set_visible(False)
-    share = f"{chosen.mean():.0%}".replace("%", " %")
-    alt = f"Spectrograms of {seconds:.1f} s of speech: true, masked and rebuilt; {share} of {len(chosen)} frames were masked."
-    return Drawing(canvas, alt, f"Bars over the panels mark the masked frames ({share} of {len(chosen)}).")
+    count = f"{chosen.sum()} of {len(chosen)} frames"
+    alt = f"Spectrograms of {seconds:.1f} s of speech: true, masked and rebuilt; {count} were masked."
+    return Drawing(canvas, alt, f"Bars over the panels mark what was masked, {count}.")
 
 
 def layer_weights(weights: Mapping[str, Sequence[float]]) -> Drawing:
@@ -178,7 +181,7 @@ def layer_weights(weights: Mapping[str, Sequence[float]]) -> Drawing:
         panels = canvas.subplots(lines, columns, sharey=True, squeeze=False)
         for axes, (task, values) in zip(panels.flat, weights.items()):
             axes.bar(range(len(values)), values, width=0.72, color=ACCENT)
-            axes.axhline(1 / len(values), color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.axhline(1 / len(values), color=WARM, linewidth=1, linestyle=(0, (4, 3)))
             axes.set_title(task)
             axes.set_xticks(range(0, len(values), 1 + len(values) // 14))
             axes.grid(axis="y")
@@ -187,27 +190,34 @@ def layer_weights(weights: Mapping[str, Sequence[float]]) -> Drawing:
             axes.set_visible(False)
         for axes in panels[:, 0]:
             axes.set_ylabel("weight")
-    tops = "; ".join(f"{task}: most on layer {int(np.argmax(values))} ({max(values):.2f})" for task, values in weights.items())
-    caption = "Softmax weights with which each probe mixes the layers; layer 0 is the input projection, the dashed line an even mix."
-    return Drawing(canvas, f"Layer weights. {tops}.", caption)
+    tops = [f"{task}: most on layer {np.argmax(values)}, {max(values):.2f}" for task, values in weights.items()]
+    caption = (
+        "Softmax weights with which each probe mixes the layers; layer 0 is the input projection, "
+        "the dashed line an even mix."
+    )
+    return Drawing(canvas, f"Layer weights. {'; '.join(tops)}.", caption)
 
 
 def results_intervals(rows: Sequence[Row]) -> Drawing:
     """Draw every result as a dot on its 95 % interval, one panel per task, with the majority baseline as a line."""
     grid = lay_out(rows)
-    columns = min(len(grid.columns), 2)
+    columns = 1 if len(grid.columns) <= 3 else 2
     lines = -(-len(grid.columns) // columns)
     with mpl.rc_context(_STYLE):
-        canvas = Canvas(figsize=(WIDTH, (0.75 + 0.26 * len(grid.names)) * lines), layout="constrained")
+        canvas = Canvas(figsize=(WIDTH, (0.75 + 0.24 * len(grid.names)) * lines), layout="constrained")
         panels = canvas.subplots(lines, columns, sharey=True, squeeze=False)
         for axes, column in zip(panels.flat, grid.columns):
             _intervals(axes, grid, column)
         for axes in panels.flat[len(grid.columns) :]:
             axes.set_visible(False)
-        panels[0, 0].set_yticks(range(len(grid.names)), grid.names, color=INK)
+        for axes in panels[:, 0]:
+            axes.set_yticks(range(len(grid.names)), grid.names, color=INK)
         panels[0, 0].set_ylim(len(grid.names) - 0.4, -0.6)
     tasks = ", ".join(dict.fromkeys(column.task for column in grid.columns))
-    caption = "The same values as dots on their 95 % intervals; the dashed line is what always giving the commonest answer reaches."
+    caption = (
+        "The same values as dots on their 95 % intervals; "
+        "a dashed line is what always giving the commonest answer reaches."
+    )
     return Drawing(canvas, f"Dots with 95 % intervals of {len(grid.names)} representations on {tasks}.", caption)
 
 
@@ -233,7 +243,8 @@ def health_histograms(durations: Sequence[float], levels: Sequence[float]) -> Dr
         f"{title.lower()} from {min(values):.1f} to {max(values):.1f} {unit}, median {np.median(values):.1f}"
         for values, title, unit in given
     ]
-    return Drawing(canvas, f"Histograms: {'; '.join(words)}.", f"{'; '.join(words)}.".capitalize())
+    sentence = "; ".join(words).replace("-", "\N{MINUS SIGN}") + "."
+    return Drawing(canvas, f"Histograms: {sentence}", sentence[:1].upper() + sentence[1:])
 
 
 def _save(canvas: Canvas, buffer: io.IOBase, style: Mapping[str, Any], **how: Any) -> None:
@@ -260,7 +271,8 @@ def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]]) -> None:
     styles["model"] = {"color": ACCENT, "linewidth": 2}
     ends = {}
     for name, style in styles.items():
-        points = [(line["step"], line["validation"][name]) for line in checked if line["validation"].get(name) is not None]
+        values = [(line["step"], line["validation"].get(name)) for line in checked]
+        points = [(step, value) for step, value in values if value is not None]
         if points:
             _line(axes, *zip(*points), **style)
             ends[name] = points[-1]
@@ -268,10 +280,10 @@ def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]]) -> None:
     low, high = axes.get_ylim()
     heights = _apart({name: value for name, (_, value) in ends.items()}, 0.075 * (high - low))
     for name, (step, _) in ends.items():
-        label = _PREDICTORS.get(name, name)
+        label = PREDICTORS.get(name, name)
         place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
-        weight = "bold" if name == "model" else "normal"
-        axes.annotate(label, (step, heights[name]), color=styles[name]["color"], fontweight=weight, fontsize=8.5, **place)
+        look = {"color": styles[name]["color"], "fontsize": 8.5, "fontweight": "bold" if name == "model" else "normal"}
+        axes.annotate(label, (step, heights[name]), **place, **look)
 
 
 def _apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
@@ -279,7 +291,7 @@ def _apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
     order = sorted(heights, key=heights.__getitem__)
     placed = {name: heights[name] for name in order}
     for _ in range(50):
-        for below, above in zip(order, order[1:]):
+        for below, above in pairwise(order):
             lack = gap - (placed[above] - placed[below])
             if lack > 0:
                 placed[below] -= lack / 2
@@ -295,7 +307,7 @@ def _mark(axes: Axes, chosen: Bool[np.ndarray, " time"], hop_seconds: float) -> 
     axes.vlines(edges, 0, 1, transform=over, color="#ffffff", linewidth=0.5, alpha=0.7)
 
 
-def _intervals(axes: Axes, grid: Grid, column: Column) -> None:
+def _intervals(axes: Axes, grid: Layout, column: Column) -> None:
     scale = 100 if metric(column.metric).share else 1
     bounds = {row["majority"] for _, row in grid.column(column) if row.get("majority") is not None}
     for bound in bounds:
@@ -305,11 +317,9 @@ def _intervals(axes: Axes, grid: Grid, column: Column) -> None:
         height = grid.names.index(name)
         colour = ACCENT if row["value"] == best or best is None else SOFT
         if row["ci95"] is not None:
-            axes.plot([scale * bound for bound in row["ci95"]], [height] * 2, color=colour, linewidth=2, solid_capstyle="butt")
+            reach = [scale * bound for bound in row["ci95"]]
+            axes.plot(reach, [height] * 2, color=colour, linewidth=2, solid_capstyle="butt")
         axes.plot(scale * row["value"], height, "o", color=colour, markersize=5.5)
-        label = number(row["value"], column.metric, unit=False)
-        place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(label, (scale * row["value"], height), color=colour, fontsize=8, **place)
     axes.set_title(column.task)
     axes.set_xlabel(f"{column.metric}{' (%)' if scale == 100 else ''}{', ' + column.data if column.data else ''}")
     axes.grid(axis="y")

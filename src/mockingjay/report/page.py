@@ -1,10 +1,11 @@
 """The page: headings, words and blocks in, one HTML file out.
 
-The file needs nothing but itself. Its content policy forbids scripts and every fetch, so it looks the same from a disk, a mail
-or an archive, and what users wrote (file names, labels, paths) can only ever be text.
+The file needs nothing but itself. Its content policy forbids scripts and every fetch, so it looks the same from a disk,
+a mail or an archive, and what users wrote (file names, labels, paths) can only ever be text.
 """
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -50,9 +51,10 @@ class Figure:
         """The element that shows it, with its alternative text."""
         if isinstance(self.image, bytes):
             data = base64.b64encode(self.image).decode("ascii")
-            return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(Markup(data), self.alt)
+            return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, self.alt)
         assert self.image.startswith("<svg "), "inline pictures are SVG"
-        return Markup('<svg role="img" aria-label="{}" ').format(self.alt) + Markup(self.image.removeprefix("<svg "))  # noqa: S704
+        drawn = Markup(self.image.removeprefix("<svg "))  # noqa: S704 (drawn by us, labels escaped)
+        return Markup('<svg role="img" aria-label="{}" ').format(self.alt) + drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class KeyValues:
     """Names with their values."""
 
     items: tuple[tuple[str, str], ...]
+    caption: str = ""
 
 
 Block = Table | Figure | Code | KeyValues
@@ -93,9 +96,9 @@ class Page:
     sections: tuple[Section, ...]
 
 
-def key_values(values: Mapping[str, Any]) -> KeyValues:
-    """Lay nested mappings out as dotted names with readable values."""
-    return KeyValues(tuple(_leaves(values, "")))
+def key_values(values: Mapping[str, Any], caption: str = "") -> KeyValues:
+    """Lay nested mappings out as readable names and values."""
+    return KeyValues(tuple(_leaves(values, "")), caption)
 
 
 def render(page: Page) -> str:
@@ -116,8 +119,14 @@ def write_page(path: Path, page: Page) -> None:
 @cache
 def _template() -> Any:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["unbroken"] = _unbroken
     environment.tests["of"] = lambda block, name: type(block).__name__ == name
     return environment.from_string(_source("page.html.j2"))
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number with its unit and an interval in one line."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\d,) (?=[-\d.]+\])", "\N{NO-BREAK SPACE}", text)
 
 
 def _source(name: str) -> str:
@@ -128,9 +137,9 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
     items: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            items += _leaves(value, f"{prefix}{name}.")
+            items += _leaves(value, f"{prefix}{name} › ")
         else:
-            items.append((f"{prefix}{name}", _readable(value)))
+            items.append((f"{prefix}{name}".replace("_", " "), _readable(value)))
     return items
 
 

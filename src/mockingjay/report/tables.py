@@ -1,8 +1,8 @@
 """Result rows as a table on the page, a table in the terminal and a file.
 
-A row is `{representation, task, metric, value, ci95, n, seed, data}`, always, and more keys where needed: `ci95` is a pair
-[low, high] or None, `majority` what always guessing the commonest answer would score. Shares lie between 0 and 1 and are shown
-in percent.
+A row is `{representation, task, metric, value, ci95, n, seed, data}`, always, and more keys where needed: `ci95` is a
+pair [low, high] or None, `majority` what always giving the commonest answer would score. Shares lie between 0 and 1 and
+are shown in percent.
 """
 
 import json
@@ -56,11 +56,11 @@ def number(value: float, of: str, unit: bool = True) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def interval(row: Row) -> str:
-    """Write a row's 95 % interval as `[60.1, 62.3]`; empty where it has none."""
-    if row["ci95"] is None:
+def interval(bounds: Sequence[float] | None, of: str) -> str:
+    """Write a metric's 95 % interval as `[60.1, 62.3]`; empty where there is none."""
+    if bounds is None:
         return ""
-    low, high = (number(bound, row["metric"], unit=False) for bound in row["ci95"])
+    low, high = (number(bound, of, unit=False) for bound in bounds)
     return f"[{low}, {high}]"
 
 
@@ -74,7 +74,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class Layout:
     """Result rows laid out: names down, columns across; a cell that was not measured is absent."""
 
     names: tuple[str, ...]
@@ -94,20 +94,26 @@ class Grid:
         return max(values) if better == "higher" else min(values)
 
 
-def lay_out(rows: Sequence[Row]) -> Grid:
-    """Put rows on a grid, one name per representation and setting that tells its rows apart, in their order."""
-    telling = _telling(rows)
-    cells: dict[tuple[str, Column], Row] = {}
+def names(rows: Sequence[Row], settings: Sequence[str] = SETTINGS) -> list[str]:
+    """Name each row by its representation and by those settings that tell a representation's rows apart."""
+    alike: dict[tuple[str, Column], list[Row]] = {}
     for row in rows:
-        column = _column(row)
-        settings = "".join(f", {key} {row[key]}" for key in telling if row.get(key) is not None)
-        name, copies = f"{row['representation']}{settings}", 1
+        alike.setdefault((row["representation"], _column(row)), []).append(row)
+    telling = [key for key in settings if any(len({str(r.get(key)) for r in group}) > 1 for group in alike.values())]
+    return [_name(row, telling) for row in rows]
+
+
+def lay_out(rows: Sequence[Row]) -> Layout:
+    """Put rows on a grid in their order."""
+    cells: dict[tuple[str, Column], Row] = {}
+    for row, named in zip(rows, names(rows)):
+        column, name, copies = _column(row), named, 1
         while (name, column) in cells:  # measured twice: both are shown
             copies += 1
-            name = f"{row['representation']}{settings} ({copies})"
+            name = f"{named} ({copies})"
         cells[name, column] = row
-    names, columns = zip(*cells) if cells else ((), ())
-    return Grid(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(columns)), cells)
+    down, across = zip(*cells) if cells else ((), ())
+    return Layout(tuple(dict.fromkeys(down)), tuple(dict.fromkeys(across)), cells)
 
 
 def results_table(rows: Sequence[Row]) -> Table:
@@ -167,11 +173,14 @@ def _check(rows: Sequence[Row], where: str) -> None:
     for index, row in enumerate(rows, 1):
         missing = [key for key in KEYS if key not in row]
         if missing:
-            raise DataError(f"{where}: row {index} lacks {', '.join(missing)}, expected {', '.join(KEYS)}; add what is missing")
+            lacks, expected = ", ".join(missing), ", ".join(KEYS)
+            raise DataError(f"{where}: row {index} lacks {lacks}, expected {expected}; add what is missing")
         for name, value in _numbers(row):
             if not float("-inf") < value < float("inf"):
-                what = f"{row['representation']} on {row['task']}: {name} is {value}"
-                raise DataError(f"{where}: row {index}, {what}, expected a finite number; measure it again or leave the row out")
+                raise DataError(
+                    f"{where}: row {index}, {row['representation']} on {row['task']}: {name} is {value}, "
+                    "expected a finite number; measure it again or leave the row out"
+                )
 
 
 def _numbers(row: Row) -> Iterator[tuple[str, float]]:
@@ -189,40 +198,45 @@ def _column(row: Row) -> Column:
     return Column(str(row["task"]), str(row["metric"]), str(row["data"]))
 
 
-def _telling(rows: Sequence[Row]) -> list[str]:
-    seen: dict[tuple[str, Column], list[Row]] = {}
-    for row in rows:
-        seen.setdefault((row["representation"], _column(row)), []).append(row)
-    return [key for key in SETTINGS if any(len({str(row.get(key)) for row in alike}) > 1 for alike in seen.values())]
+def _name(row: Row, telling: Sequence[str]) -> str:
+    values = [(key, row[key]) for key in telling if row.get(key) is not None]
+    told = ", ".join(value if isinstance(value, str) else f"{key} {value}" for key, value in values)
+    return f"{row['representation']} ({told})" if told else str(row["representation"])
 
 
-def _cell(grid: Grid, name: str, column: Column) -> Cell:
+def _cell(grid: Layout, name: str, column: Column) -> Cell:
     row = grid.cells.get((name, column))
     if row is None:
         return Cell("–")
-    return Cell(number(row["value"], row["metric"]), interval(row), row["value"] == grid.best(column))
+    return Cell(
+        number(row["value"], row["metric"]), interval(row["ci95"], row["metric"]), row["value"] == grid.best(column)
+    )
 
 
-def _majority(grid: Grid, column: Column) -> str:
+def _majority(grid: Layout, column: Column) -> str:
     bounds = {row["majority"]: None for _, row in grid.column(column) if row.get("majority") is not None}
     return " / ".join(number(bound, column.metric) for bound in bounds)
 
 
-def _head_note(grid: Grid, column: Column) -> str:
+def _head_note(grid: Layout, column: Column) -> str:
     counts = dict.fromkeys(str(row["n"]) for _, row in grid.column(column))
     named = (column.metric, f"n {'/'.join(counts)}", column.data)
     return " · ".join(part for part in named if part)
 
 
 def _rich(table: Table) -> RichTable:
-    shown = RichTable(show_footer=bool(table.foot), caption=table.caption, caption_justify="left", row_styles=["", "dim"])
+    shown = RichTable(show_footer=bool(table.foot), caption=table.caption, caption_justify="left")
     foot = table.foot[0] if table.foot else (Cell(""),) * len(table.columns)
     for index, (column, bound) in enumerate(zip(table.columns, foot)):
         head = Text.assemble(column.text, *([("\n" + column.note, "dim")] if column.note else []))
         shown.add_column(head, Text(bound.text), justify="right" if index else "left", vertical="top")
     for cells in table.rows:
-        shown.add_row(*(Text.assemble((c.text, "bold" if c.best else ""), (f" {c.note}" if c.note else "", "dim")) for c in cells))
+        shown.add_row(*(_text(cell) for cell in cells))
     return shown
+
+
+def _text(cell: Cell) -> Text:
+    return Text.assemble((cell.text, "bold" if cell.best else ""), (f" {cell.note}" if cell.note else "", "dim"))
 
 
 def _plain(table: Table) -> list[str]:

@@ -1,0 +1,1 @@
+"""One loop for everything that learns, and what keeps a run alive: checkpoints, ledger, signals, ranks."""

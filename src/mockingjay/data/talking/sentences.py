@@ -10,7 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 SENTIMENTS = ("positive", "negative", "neutral")
-BLOCK = ("positive", "negative", "positive", "negative", "neutral")  # in every five sentences of a voice, in drawn order
+BLOCK = (
+    "positive",
+    "negative",
+    "positive",
+    "negative",
+    "neutral",
+)  # in every five sentences of a voice, in drawn order
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ ENGLISH = Language(
         "delightful disgusting domestic charming boring central perfect hopeless public"
     ),
     verbs=_triples(
-        "loved loathed found praised blamed named enjoyed despised described admired condemned observed "
+        "loved hated found praised blamed named embraced despised described admired condemned observed "
         "welcomed rejected mentioned adored abhorred reviewed"
     ),
     places=_phrases(
@@ -127,14 +133,16 @@ GERMAN = Language(
         "die Zeitung sie das Mädchen es das Pferd es"
     ),
     adjectives=_triples(
-        "herrlich schrecklich nördlich prächtig furchtbar farbig freundlich grausam rötlich köstlich scheußlich üblich "
-        "schön schlimm rund toll schlecht lang wunderbar ekelhaft einfarbig gut mies neu"
+        "herrlich schrecklich nördlich prächtig eklig hölzern freundlich grausam englisch köstlich scheußlich üblich "
+        "schön schlimm rund toll fies bunt wunderbar ekelhaft einfarbig gut mies neu"
     ),
     verbs=_triples(
-        "liebt hasst kennt lobt schmäht sieht genießt verflucht beschreibt bewundert verachtet betrachtet "
+        "liebt hasst kennt lobt schmäht sieht empfiehlt verflucht beschreibt bewundert verachtet betrachtet "
         "begrüßt verdammt erwähnt verehrt verhöhnt bemerkt"
     ),
-    places=_phrases("im Dorf, an der Brücke, am Fluss, auf dem Markt, vor dem Garten, auf der Insel, im Wald, aus dem Norden"),
+    places=_phrases(
+        "im Dorf, an der Brücke, am Fluss, auf dem Markt, vor dem Garten, auf der Insel, im Wald, aus dem Norden"
+    ),
     times=_phrases("heute, jedes Jahr, am Donnerstag, im Juli, jeden Morgen, schon wieder, zu Mittag, nach dem Fest"),
 )
 
@@ -159,8 +167,8 @@ SPANISH = Language(
         "diferente preciosa terrible moderna bonita odiosa antigua divina maldita pequeña"
     ),
     verbs=_triples(
-        "ama odia mira alaba condena prepara admira detesta recuerda disfruta desprecia describe celebra maldice conoce "
-        "adora rechaza menciona"
+        "ama odia mira aplaude condena prepara bendice detesta observa disfruta desprecia describe celebra maldice conoce "
+        "respeta rechaza menciona"
     ),
     places=_phrases(
         "en el pueblo, cerca del puente, junto al río, en el mercado, detrás del jardín, en la isla, bajo el roble, del norte"

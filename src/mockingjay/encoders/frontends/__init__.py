@@ -1,0 +1,38 @@
+"""Frontends: samples → frames."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from mockingjay.encoders.frontends.fbank import Fbank
+from mockingjay.encoders.frontends.frontend import Frontend
+from mockingjay.encoders.frontends.linear import Linear
+from mockingjay.encoders.frontends.log_mel import LogMel
+from mockingjay.encoders.frontends.mfcc import MFCC
+from mockingjay.encoders.frontends.stacked import UNSTACKED, Stacked, unstack
+
+FRONTENDS: Mapping[str, type[Frontend]] = {**UNSTACKED, "stacked": Stacked}
+
+FrontendConfig = Annotated[
+    LogMel.Config | Fbank.Config | Linear.Config | MFCC.Config | Stacked.Config, Field(discriminator="kind")
+]
+
+
+def build_frontend(config: FrontendConfig) -> Frontend:
+    """Build the frontend a config describes."""
+    return FRONTENDS[config.kind](config)
+
+
+__all__ = [
+    "FRONTENDS",
+    "MFCC",
+    "Fbank",
+    "Frontend",
+    "FrontendConfig",
+    "Linear",
+    "LogMel",
+    "Stacked",
+    "build_frontend",
+    "unstack",
+]

@@ -1,17 +1,17 @@
-"""Cuts waves into overlapping frames, each utterance by its own length, and puts what is measured on them back into a batch.
+"""Cuts waves into overlapping frames, each utterance by its own length, and batches what is measured on them.
 
-Reflection at the edges is done at every utterance's true end and never at the padding's: reflecting the padded batch instead
-moves the last frames of every shorter utterance.
+Reflection at the edges is done at every utterance's true end and never at the padding's: reflecting the padded batch
+instead moves the last frames of every shorter utterance.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from mockingjay.core.errors import DataError
@@ -19,10 +19,10 @@ from mockingjay.core.types import SAMPLE_RATE, Frames, Grid, Waves, valid_steps
 
 Measure = Callable[[Tensor], Tensor]  # [frames, window] samples → [frames, dim] features
 
-_BLOCK = 65_536  # spectrum cells measured at once on a CPU: the temporaries of a block stay in the second-level cache
+_BLOCK = 131_072  # samples measured at once on a CPU, so that a block's temporaries stay in the cache
 
 
-def _not_below_window(fft: int, info: ValidationInfo) -> int:
+def _not_below_window(fft: int, info: Any) -> int:
     window = info.data.get("window", 0)
     if fft < window:
         raise ValueError(f"shorter than the window of {window} samples, expected at least that")
@@ -40,7 +40,7 @@ def refuse_short(waves: Waves, receptive: int) -> None:
     Raises:
         DataError: An utterance has fewer than `receptive` samples.
     """
-    shortest = waves.samples.shape[1] if waves.lengths.is_cuda else int(waves.lengths.min())
+    shortest = waves.samples.shape[1] if waves.lengths.device.type != "cpu" else int(waves.lengths.min())
     if shortest < receptive:
         raise DataError(
             f"utterance of {shortest} samples: shorter than the frontend can read, expected at least {receptive} "
@@ -55,7 +55,7 @@ class Framing:
     Attributes:
         window: Samples per frame, even.
         hop: Samples from one frame to the next.
-        centre: Whether frame t is centred on sample t · hop, with reflection at the edges; else it starts there ("snip edges").
+        centre: Whether frame t is centred on sample t · hop, with reflection at the edges; else it starts there.
         least: Frames an utterance must have; shorter ones are refused.
     """
 
@@ -89,20 +89,32 @@ class Framing:
         """
         refuse_short(waves, self.receptive)
         lengths = self.count(waves.lengths)
-        time = int(self.count(torch.tensor([waves.samples.shape[1]])))
         samples = _reflect(waves, self.window // 2) if self.centre else waves.samples
-        frames = samples.unfold(1, self.window, self.hop)
+        frames = samples.unfold(1, self.window, self.hop)[:, : self._most(waves)]
         with torch.autocast(samples.device.type, enabled=False):
-            if samples.is_cuda:
-                values = measure(frames[:, :time].flatten(0, 1)).unflatten(0, (-1, time))
-                return Frames(values.masked_fill(~valid_steps(lengths, time)[..., None], 0.0), lengths)
-            block = max(16, _BLOCK // self.window)
-            rows = [
-                torch.cat([measure(part) for part in row[:length].split(block)])
-                for row, length in zip(frames, lengths.tolist())
-            ]
-        values = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return Frames(torch.nn.functional.pad(values, (0, 0, 0, time - values.shape[1])), lengths)
+            apply = _row_by_row if samples.device.type == "cpu" else _at_once
+            return Frames(apply(frames, lengths, measure), lengths)
+
+    def _most(self, waves: Waves) -> int:
+        return int(self.count(torch.tensor([waves.samples.shape[1]])))
+
+
+def _row_by_row(
+    frames: Float[Tensor, "batch time window"], lengths: Int[Tensor, " batch"], measure: Measure
+) -> Float[Tensor, "batch time dim"]:
+    """Measure each utterance's own frames in blocks that fit the cache; padding costs nothing."""
+    block = max(16, _BLOCK // frames.shape[2])
+    rows = [torch.cat([*map(measure, row[:length].split(block))]) for row, length in zip(frames, lengths.tolist())]
+    values = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return torch.nn.functional.pad(values, (0, 0, 0, frames.shape[1] - values.shape[1]))
+
+
+def _at_once(
+    frames: Float[Tensor, "batch time window"], lengths: Int[Tensor, " batch"], measure: Measure
+) -> Float[Tensor, "batch time dim"]:
+    """Measure all frames, padding included, without reading a length."""
+    values = measure(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+    return values.masked_fill(~valid_steps(lengths, frames.shape[1])[..., None], 0.0)
 
 
 def _reflect(waves: Waves, width: int) -> Float[Tensor, "batch samples"]:

@@ -17,8 +17,8 @@ def power_spectrum(
 ) -> Float[Tensor, "time bins"]:
     """Compute |rfft|² of windowed frames, zero-padded to `fft` samples.
 
-    Of several forms this one is the fastest that gives the power itself: `abs` takes a root per bin, and summing pairs of
-    `view_as_real` reduces over an axis of two.
+    Of several forms this is the fastest that gives the power itself: `abs` takes a root per bin, and summing the pairs
+    of `view_as_real` reduces over an axis of two.
     """
     spectrum = torch.fft.rfft(frames * window, fft)
     return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
@@ -29,13 +29,13 @@ def mel_filters(
 ) -> Float[Tensor, "bins mels"]:
     """Build triangular filters, evenly spaced on a mel scale between two frequencies in Hz.
 
-    `slaney`: Slaney's scale (Auditory Toolbox, 1998: linear to 1 kHz, logarithmic above), filters of unit area, librosa's
-    default. `htk`: 2595·log10(1 + f/700), filters of unit height, torchaudio's default. `kaldi`: the same scale, with sides
-    straight in mel instead of Hz.
+    `slaney`: linear to 1 kHz and logarithmic above (Auditory Toolbox 1998), filters of unit area, librosa's default.
+    `htk`: 2595·log10(1 + f/700), filters of unit height, torchaudio's default. `kaldi`: the same scale, the filters'
+    sides straight in mel instead of Hz.
     """
-    bins = np.linspace(0, SAMPLE_RATE / 2, fft // 2 + 1) if fft % 2 == 0 else np.fft.rfftfreq(fft, 1 / SAMPLE_RATE)
+    bins = np.fft.rfftfreq(fft, 1 / SAMPLE_RATE)
     to_mel, to_hertz = (_slaney, _from_slaney) if scale == "slaney" else (_htk, _from_htk)
-    edges = np.linspace(to_mel(np.array(low)), to_mel(np.array(high)), mels + 2)
+    edges = np.linspace(*to_mel(np.array([low, high])), mels + 2)
     axis = to_mel(bins) if scale == "kaldi" else bins
     if scale != "kaldi":
         edges = to_hertz(edges)
@@ -48,17 +48,17 @@ def mel_filters(
     return torch.from_numpy(filters.astype(np.float32))
 
 
-def _htk(hertz: np.ndarray) -> np.ndarray:
+def _htk(hertz: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
     return 2595 * np.log10(1 + hertz / 700)
 
 
-def _from_htk(mel: np.ndarray) -> np.ndarray:
+def _from_htk(mel: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
     return 700 * (10 ** (mel / 2595) - 1)
 
 
-def _slaney(hertz: np.ndarray) -> np.ndarray:
+def _slaney(hertz: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
     return np.where(hertz < 1000, 3 * hertz / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
 
 
-def _from_slaney(mel: np.ndarray) -> np.ndarray:
+def _from_slaney(mel: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
     return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))

@@ -1,0 +1,48 @@
+"""`list`, `show` and `doctor`: what there is, how it is set, and whether this machine is ready."""
+
+from typing import Annotated
+
+import typer
+
+from mockingjay.cli.options import Sets
+
+
+def list_names() -> None:
+    """List objectives with their presets, frontends, contexts, tasks and corpus layouts."""
+    from mockingjay.data.corpora import CORPORA
+    from mockingjay.downstream.tasks import TASKS
+    from mockingjay.encoders.contexts import CONTEXTS
+    from mockingjay.encoders.frontends import FRONTENDS
+    from mockingjay.objectives import OBJECTIVES
+    from mockingjay.open import NAMES
+    from mockingjay.settings import preset_names
+
+    for title, names in {
+        "objectives": [f"{name} ({', '.join(preset_names(name))})" for name in OBJECTIVES],
+        "frontends": FRONTENDS,
+        "contexts": CONTEXTS,
+        "tasks": TASKS,
+        "corpora": CORPORA,
+        "representations": NAMES,
+    }.items():
+        print(f"{title}: {', '.join(names)}")
+
+
+def show(
+    objective: Annotated[str, typer.Argument(help="An objective, as `mockingjay list` names it.")],
+    preset: Annotated[str | None, typer.Option("--preset", help="A preset's name or a TOML file.")] = None,
+    changes: Sets = None,
+) -> None:
+    """Print the resolved settings of an objective, every field with its comment."""
+    from mockingjay.core.config import to_toml
+    from mockingjay.settings import settings
+
+    print(to_toml(settings(objective, preset, changes or ()), comments=True), end="")
+
+
+def doctor() -> None:
+    """Say what this machine has: versions, processor, memory, codecs, disk, and a ten-second trial."""
+    from mockingjay.doctor import examine
+
+    for name, finding in examine().items():
+        print(f"{name:<12} {finding}")

@@ -1,0 +1,36 @@
+"""Options that several verbs share, and the parsing of their values."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mockingjay.core.errors import ConfigError
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write; the same command again continues there.")]
+Data = Annotated[
+    Path, typer.Option("--data", help="A folder of audio, a manifest.jsonl, a CSV, or a corpus in its own layout.")
+]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one setting; may repeat.")]
+Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print rows as JSON lines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def seconds(duration: str) -> float:
+    """Read a duration such as 20m, 1h30m or 90s.
+
+    Raises:
+        ConfigError: It is not one.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        raise ConfigError(f"--budget {duration}: not a duration, expected for example 20m or 1h30m; write it so")
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if total <= 0:
+        raise ConfigError(f"--budget {duration}: no time at all, expected more than 0s; give it some")
+    return total

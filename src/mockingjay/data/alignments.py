@@ -1,0 +1,178 @@
+"""When each phone is said: readers of the usual files, and the foldings between phone sets.
+
+Times are seconds from the start of the audio; a phone's name is as written, except that an interval without a name is `sil`.
+"""
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from praatio import textgrid as praat
+from praatio.utilities import errors as praat_errors
+
+from mockingjay.audio import shown
+from mockingjay.core.errors import DataError
+
+Alignment: TypeAlias = tuple[tuple[float, float, str], ...]
+
+SILENCE = "sil"
+
+# Lee & Hon (1989), "Speaker-independent phone recognition using hidden Markov models": TIMIT's 61 symbols are
+# trained as 48 and scored as 39. The glottal stop q is deleted there; a frame must have a class, so here it is silence.
+_SAME_48 = (
+    "iy ih eh ae ix ax ah uw uh ao aa ey ay oy aw ow er l el r w y m n en ng v f dh th z s zh sh jh ch b p d dx t g k hh epi"
+)
+TIMIT_61_TO_48: Mapping[str, str] = {
+    **{phone: phone for phone in _SAME_48.split()},
+    **dict.fromkeys(("pcl", "tcl", "kcl"), "cl"),
+    **dict.fromkeys(("bcl", "dcl", "gcl"), "vcl"),
+    **dict.fromkeys(("h#", "pau", "q"), SILENCE),
+    **{"ux": "uw", "axr": "er", "ax-h": "ax", "em": "m", "nx": "n", "eng": "ng", "hv": "hh"},
+}
+TIMIT_48_TO_39: Mapping[str, str] = {
+    **{phone: phone for phone in TIMIT_61_TO_48.values()},
+    **{"cl": SILENCE, "vcl": SILENCE, "epi": SILENCE},
+    **{"el": "l", "en": "n", "zh": "sh", "ao": "aa", "ix": "ih", "ax": "ah"},
+}
+TIMIT_61_TO_39: Mapping[str, str] = {phone: TIMIT_48_TO_39[middle] for phone, middle in TIMIT_61_TO_48.items()}
+
+# The 72 labels of forced aligners on English: CMUdict's 15 vowels with stress 0, 1 or 2, its 24 consonants, sil, sp, spn. Without
+# stress, and with one silence, 41 are left: 39 phones, SIL and SPN.
+_VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
+_CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
+ARPABET_72_TO_41: Mapping[str, str] = {
+    **{f"{vowel}{stress}": vowel for vowel in _VOWELS for stress in ("0", "1", "2", "")},
+    **{consonant: consonant for consonant in _CONSONANTS},
+    **dict.fromkeys(("SIL", "SP", "sil", "sp", "", "<eps>"), "SIL"),
+    **dict.fromkeys(("SPN", "spn"), "SPN"),
+}
+# The 41 as Lee & Hon's 39 classes, so that aligned and hand-labelled corpora share their labels. CMUdict has no flap, so dx never
+# comes out; spoken noise has no class of its own there and becomes silence.
+ARPABET_41_TO_39: Mapping[str, str] = {
+    **{phone: TIMIT_61_TO_39[phone.lower()] for phone in _VOWELS + _CONSONANTS},
+    **{"SIL": SILENCE, "SPN": SILENCE},
+}
+
+
+def fold(alignment: Alignment, table: Mapping[str, str]) -> Alignment:
+    """Rename every phone by a table; boundaries stay.
+
+    Raises:
+        DataError: A phone is not in the table.
+    """
+    unknown = sorted({phone for _, _, phone in alignment} - table.keys())
+    if unknown:
+        what = f"{unknown[0]!r} is not in the folding table, expected one of its {len(table)} phones"
+        raise DataError(f"alignment: {what}; fold with the table of the corpus's own phone set")
+    return tuple((start, end, table[phone]) for start, end, phone in alignment)
+
+
+def read_textgrid(path: str | os.PathLike[str]) -> Alignment:
+    """Read the phone tier of a Praat TextGrid: the interval tier named phones or phone, or ending so, or the only one.
+
+    Raises:
+        DataError: The file is no TextGrid, or has no such tier.
+    """
+    try:
+        grid = praat.openTextgrid(os.fspath(path), includeEmptyIntervals=True, duplicateNamesMode="rename")
+    except (OSError, praat_errors.PraatioException, ValueError, IndexError, KeyError) as error:
+        raise DataError(f"{shown(path)}: not a TextGrid ({type(error).__name__}); export it again from Praat") from None
+    tiers = {tier.name: tier for tier in grid.tiers if isinstance(tier, praat.data_classes.interval_tier.IntervalTier)}
+    named = [name for name in tiers if name.lower().strip().endswith(("phones", "phone", "phoneme", "phonemes", "segments"))]
+    if not named and len(tiers) != 1:
+        what = f"no tier is named phones (interval tiers: {', '.join(tiers) or 'none'})"
+        raise DataError(f"{shown(path)}: {what}, expected one; rename the phone tier")
+    tier = tiers[named[0] if named else next(iter(tiers))]
+    return _ordered(path, [(entry.start, entry.end, entry.label.strip() or SILENCE) for entry in tier.entries])
+
+
+def read_ctm(path: str | os.PathLike[str]) -> dict[str, Alignment]:
+    """Read a CTM file, `utterance channel start duration phone`, into one alignment for each utterance.
+
+    Raises:
+        DataError: A line has other fields.
+    """
+    rows: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for number, fields in _fields(path):
+        if len(fields) < 5:
+            raise _wrong(path, number, fields, "utterance channel start duration phone")
+        start, duration = _times(path, number, fields, fields[2:4], "utterance channel start duration phone")
+        rows[fields[0]].append((start, start + duration, fields[4]))
+    return {id: _ordered(path, sorted(intervals)) for id, intervals in rows.items()}
+
+
+def read_lab(path: str | os.PathLike[str]) -> Alignment | None:
+    """Read an HTK label file, `start end phone`; None where it holds words instead, as aligners' transcripts do.
+
+    Times written as whole numbers are HTK's 100 ns units (HTK Book 3.4, section 6.2.1), others are seconds.
+
+    Raises:
+        DataError: A line has other fields.
+    """
+    rows = list(_fields(path))
+    if not rows or not _is_time(rows[0][1][0]):
+        return None
+    whole = all(field.isdigit() for _, fields in rows for field in fields[:2])
+    intervals = []
+    for number, fields in rows:
+        if len(fields) < 3:
+            raise _wrong(path, number, fields, "start end phone")
+        start, end = _times(path, number, fields, fields[:2], "start end phone")
+        intervals.append((start / 1e7, end / 1e7, fields[2]) if whole else (start, end, fields[2]))
+    return _ordered(path, intervals)
+
+
+def read_phn(path: str | os.PathLike[str], rate: int = 16_000) -> Alignment:
+    """Read a TIMIT phone file, `start end phone` in samples.
+
+    Raises:
+        DataError: A line has other fields.
+    """
+    intervals = []
+    for number, fields in _fields(path):
+        if len(fields) != 3:
+            raise _wrong(path, number, fields, "start end phone")
+        start, end = _times(path, number, fields, fields[:2], "start end phone")
+        intervals.append((start / rate, end / rate, fields[2]))
+    return _ordered(path, intervals)
+
+
+def _fields(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{shown(path)}: cannot be read ({error}), expected labels in UTF-8; save it again") from None
+    lines = enumerate(text.splitlines(), 1)
+    return [(number, line.split()) for number, line in lines if line.strip() and not line.startswith(";;")]
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _times(
+    path: str | os.PathLike[str], number: int, fields: list[str], texts: list[str], expected: str
+) -> tuple[float, float]:
+    if not all(_is_time(text) for text in texts):
+        raise _wrong(path, number, fields, expected)
+    return float(texts[0]), float(texts[1])
+
+
+def _wrong(path: str | os.PathLike[str], number: int, fields: list[str], expected: str) -> DataError:
+    return DataError(f"{shown(path)}:{number}: {' '.join(fields)!r}, expected '{expected}'; mend that line")
+
+
+def _ordered(path: str | os.PathLike[str], intervals: list[tuple[float, float, str]]) -> Alignment:
+    before = 0.0
+    for start, end, phone in intervals:
+        if not before <= start <= end:
+            what = f"{phone!r} from {start:g} to {end:g} s stands after {before:g} s, expected intervals in order"
+            raise DataError(f"{shown(path)}: {what}; correct its times")
+        before = start
+    return tuple(intervals)

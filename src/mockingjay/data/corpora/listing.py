@@ -1,0 +1,110 @@
+"""What the readers of unlisted corpora share: files become utterances, with their length and the labels beside them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mockingjay.audio import AudioError, Header, shown
+from mockingjay.core.errors import DataError
+from mockingjay.core.types import Utterance
+from mockingjay.data.alignments import Alignment, read_ctm, read_lab, read_phn, read_textgrid
+from mockingjay.data.corpora.tree import Tree, measure, stem
+from mockingjay.data.manifest import Corpus
+from mockingjay.data.quarantine import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An audio file and what its place in the tree tells."""
+
+    file: str  # relative to the root
+    id: str
+    speaker: str | None = None
+    split: str | None = None
+    text: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def listed(tree: Tree, entries: Iterable[Entry]) -> Corpus:
+    """Measure the files and read the labels that lie beside them.
+
+    Files whose header is wrong are refused; so are labels that cannot be read, but then their audio stays.
+
+    Raises:
+        DataError: No file can be used.
+    """
+    entries = tuple(entries)
+    refused: list[Refusal] = []
+    timed = _timed(tree, refused)
+    utterances = []
+    for entry, found in zip(entries, measure(tree.path(entry.file) for entry in entries), strict=True):
+        if isinstance(found, AudioError):
+            refused.append(Refusal.of(found, entry.id))
+        else:
+            utterances.append(_utterance(tree, entry, found, timed, refused))
+    if not utterances:
+        raise DataError(
+            f"{shown(tree.root)}: none of {len(entries)} audio files can be used, expected at least one; "
+            f"the first says: {refused[0].text}"
+        )
+    return Corpus(tree.name, tuple(utterances), tuple(refused))
+
+
+def _utterance(
+    tree: Tree, entry: Entry, found: Header, timed: dict[str, Alignment], refused: list[Refusal]
+) -> Utterance:
+    text, alignment = entry.text, None
+    beside = stem(entry.file).lower()
+    try:
+        text, alignment = _beside(tree, beside, text)
+    except DataError as error:
+        refused.append(Refusal(tree.path(entry.file), "alignment", str(error), "mend or remove the label file", entry.id))
+    return Utterance(
+        id=entry.id,
+        path=tree.path(entry.file),
+        seconds=found.seconds,
+        speaker=entry.speaker,
+        split=entry.split,
+        text=text,
+        labels=entry.labels,
+        alignment=alignment or timed.get(entry.id) or timed.get(beside.rpartition("/")[2]) or timed.get(beside),
+    )
+
+
+def _beside(tree: Tree, beside: str, text: str | None) -> tuple[str | None, Alignment | None]:
+    """Read the labels beside a file: its phones, and its words where they are not known yet."""
+    alignment = None
+    if found := tree.beside.get(f"{beside}.textgrid"):
+        alignment = read_textgrid(tree.path(found))
+    elif found := tree.beside.get(f"{beside}.phn"):
+        alignment = read_phn(tree.path(found))
+    elif found := tree.beside.get(f"{beside}.lab"):
+        alignment = read_lab(tree.path(found))
+        text = text if alignment or text is not None else words(tree.path(found))
+    if text is None and (found := tree.beside.get(f"{beside}.txt")):
+        text = words(tree.path(found))
+    return text, alignment
+
+
+def words(path: str) -> str:
+    """Read a transcript.
+
+    Raises:
+        DataError: It is not UTF-8, or cannot be read.
+    """
+    try:
+        return " ".join(Path(path).read_text("utf-8-sig").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{shown(path)}: cannot be read ({error}), expected words in UTF-8; save it again") from None
+
+
+def _timed(tree: Tree, refused: list[Refusal]) -> dict[str, Alignment]:
+    """Read the CTM files at the root, by utterance."""
+    timed: dict[str, Alignment] = {}
+    for low, file in tree.beside.items():
+        if low.endswith(".ctm") and "/" not in file:
+            try:
+                timed.update(read_ctm(tree.path(file)))
+            except DataError as error:
+                refused.append(Refusal(tree.path(file), "alignment", str(error), "mend or remove the label file"))
+    return {**{id.lower(): alignment for id, alignment in timed.items()}, **timed}

@@ -1,0 +1,59 @@
+"""Our own manifests: a .jsonl file, a folder that holds manifest.jsonl, or a folder of such folders.
+
+In the last case the folder's name is the label `corpus`; an id that two corpora share is given its corpus's name before it, and
+audio that two manifests list (a derived set points at its source) is one utterance, with the labels of both.
+"""
+
+from dataclasses import replace
+
+from mockingjay.core.types import Utterance
+from mockingjay.data.corpora.tree import Tree
+from mockingjay.data.manifest import Corpus, read_manifest
+
+_NAME = "manifest.jsonl"
+
+
+def read_listed(tree: Tree) -> Corpus | None:
+    """Read one manifest; None where the path is neither a .jsonl file nor a folder that holds one.
+
+    Raises:
+        DataError: A line of it is wrong.
+    """
+    if tree.is_file:
+        return read_manifest(tree.root) if tree.root.endswith(".jsonl") else None
+    return read_manifest(tree.path(_NAME)) if tree.holds(_NAME) else None
+
+
+def read_several(tree: Tree) -> Corpus | None:
+    """Read the manifests of all sub-folders; None where no sub-folder holds one.
+
+    Raises:
+        DataError: A line of one is wrong.
+    """
+    folders = [folder for folder in tree.folders if tree.holds(f"{folder}/{_NAME}")]
+    if not folders:
+        return None
+    merged: dict[tuple[str, float], Utterance] = {}
+    ids: set[str] = set()
+    for folder in folders:
+        for utterance in read_manifest(tree.path(f"{folder}/{_NAME}")).utterances:
+            place = (utterance.path, utterance.start)
+            if place in merged:
+                merged[place] = _joined(merged[place], utterance)
+                continue
+            id = utterance.id if utterance.id not in ids else f"{folder}/{utterance.id}"
+            ids.add(id)
+            merged[place] = replace(utterance, id=id, labels={**utterance.labels, "corpus": folder})
+    return Corpus(tree.name, tuple(merged.values()))
+
+
+def _joined(first: Utterance, other: Utterance) -> Utterance:
+    """Add what a second manifest knows of the same audio."""
+    return replace(
+        first,
+        speaker=first.speaker or other.speaker,
+        split=first.split or other.split,
+        text=first.text or other.text,
+        labels={**other.labels, **first.labels},
+        alignment=first.alignment or other.alignment,
+    )

@@ -1,0 +1,129 @@
+"""What a corpus reader is shown: a path, and the files below it, walked once."""
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from mockingjay.audio import AudioError, Header, header, shown
+from mockingjay.core.errors import DataError
+
+# Suffixes of audio, those that are not decoded included: such a file is refused by name rather than passed over.
+AUDIO = frozenset(
+    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .nist "
+    ".m4a .mp4 .aac .wma .webm .mka .amr .ape .wv .shn".split()
+)
+
+
+class Tree:
+    """A path and what lies below it.
+
+    Attributes:
+        root: The folder or file, absolute.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.root = os.path.abspath(path)  # noqa: PTH100: links stay as they are written
+        if not os.path.exists(self.root):  # noqa: PTH110
+            raise DataError(f"{shown(path)}: no such file or folder, expected a corpus; check the path")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the path is a file."""
+        return os.path.isfile(self.root)  # noqa: PTH113
+
+    @property
+    def name(self) -> str:
+        """The corpus's name."""
+        name = os.path.basename(self.root)  # noqa: PTH119
+        return shown(os.path.splitext(name)[0] if self.is_file else name)  # noqa: PTH122
+
+    def path(self, relative: str) -> str:
+        """Make a path of this tree absolute."""
+        return os.path.join(self.root, relative)  # noqa: PTH118
+
+    def holds(self, relative: str) -> bool:
+        """Whether a file has this place below the root."""
+        return os.path.isfile(self.path(relative))  # noqa: PTH113
+
+    @cached_property
+    def folders(self) -> tuple[str, ...]:
+        """Names of the folders directly below the root, sorted."""
+        if self.is_file:
+            return ()
+        return tuple(sorted(entry.name for entry in Path(self.root).iterdir() if entry.is_dir()))
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """Paths below the root, relative and sorted; hidden ones are passed over."""
+        return () if self.is_file else tuple(sorted(_walk(self.root)))
+
+    @cached_property
+    def audio(self) -> tuple[str, ...]:
+        """The files whose suffix is one of audio."""
+        return tuple(file for file in self.files if suffix(file) in AUDIO)
+
+    @cached_property
+    def beside(self) -> dict[str, str]:
+        """The other files, by their path in lower case."""
+        return {file.lower(): file for file in self.files if suffix(file) not in AUDIO}
+
+
+def suffix(file: str) -> str:
+    """The suffix of a file's name, in lower case, with its dot."""
+    return os.path.splitext(file)[1].lower()  # noqa: PTH122
+
+
+def stem(file: str) -> str:
+    """A path without its suffix; `a.WAV.wav`, as some copies of TIMIT have it, loses both."""
+    bare, last = os.path.splitext(file)  # noqa: PTH122
+    return os.path.splitext(bare)[0] if last and suffix(bare) == last.lower() else bare  # noqa: PTH122
+
+
+def measure(paths: Iterable[str], workers: int = 8) -> Iterator[Header | AudioError]:
+    """Read headers in threads, in the order of the paths; a file's fault takes its header's place."""
+    paths = iter(paths)
+    with ThreadPoolExecutor(workers) as pool:
+        # By slices, as a pool would otherwise hold a task for every file of the corpus at once.
+        while batch := list(islice(paths, 4096)):
+            yield from pool.map(_header, batch)
+
+
+def _header(path: str) -> Header | AudioError:
+    try:
+        return header(path)
+    except AudioError as error:
+        return error
+
+
+def _walk(root: str) -> Iterator[str]:
+    """Yield files below a folder; a folder that links lead to twice is entered once."""
+    seen: set[tuple[int, int]] = set()
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            status = os.stat(os.path.join(root, folder))  # noqa: PTH116, PTH118
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
+                visible = sorted((entry.name, _enters(entry)) for entry in entries if not entry.name.startswith("."))
+        except OSError as error:
+            where = shown(os.path.join(root, folder))  # noqa: PTH118
+            raise DataError(f"{where}: cannot be read ({error.strerror}), expected a folder; check its permissions") from None
+        for name, enters in visible:
+            inside = f"{folder}/{name}" if folder else name
+            if enters:
+                folders.append(inside)
+            else:
+                yield inside
+
+
+def _enters(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: as a file it is refused by name
+        return False

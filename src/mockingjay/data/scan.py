@@ -1,0 +1,270 @@
+"""Health of a corpus: every utterance is decoded once, so that what is wrong is known before the first step of training."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mockingjay.audio import AudioError, fault, load
+from mockingjay.core.types import SAMPLE_RATE, Utterance
+from mockingjay.data.corpora import open_corpus
+from mockingjay.data.manifest import Corpus
+from mockingjay.data.quarantine import Refusal
+
+FULL_SCALE = 0.999  # of ±1; a sample from here up is clipped
+CLIPPED = 8  # samples at full scale (0.5 ms) that make an utterance a clipped one
+SILENT = 2.0**-16  # highest sample of digital silence: half a step of 16 bits
+QUIET = -55.0  # dBFS; root mean square below which an utterance is of low energy
+FLOOR = -120.0  # dBFS; what the level of digital silence is given as
+
+_PERCENTILES = (0, 5, 50, 95, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What decoding an utterance told."""
+
+    seconds: float
+    rate: int  # samples per second, of the file
+    channels: int
+    format: str
+    peak: float
+    level: float  # dBFS, root mean square
+    clipped: int  # samples at full scale
+    digest: str  # of the decoded samples
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a corpus holds, and what is wrong with it.
+
+    Attributes:
+        corpus: The utterances that can be used, with the lengths that were decoded, and all refusals.
+        rates: Samples per second → utterances.
+        channels: Channels → utterances.
+        formats: Format → utterances.
+        clipped: Utterances with at least `CLIPPED` samples at full scale.
+        silent: Utterances of digital silence.
+        quiet: Utterances of low energy, the silent ones included.
+        duplicates: Ids whose decoded samples are the same; digital silence is left out.
+        levels: Percentile → dBFS.
+        durations: Percentile → seconds.
+    """
+
+    corpus: Corpus
+    rates: Mapping[int, int]
+    channels: Mapping[int, int]
+    formats: Mapping[str, int]
+    clipped: int
+    silent: int
+    quiet: int
+    duplicates: tuple[tuple[str, ...], ...]
+    levels: Mapping[int, float]
+    durations: Mapping[int, float]
+
+    @property
+    def hours(self) -> float:
+        """Hours of audio that can be used."""
+        return self.corpus.seconds / 3600
+
+    @property
+    def resampled(self) -> int:
+        """Utterances whose rate is not the models'."""
+        return sum(count for rate, count in self.rates.items() if rate != SAMPLE_RATE)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """List (quantity, value) for printing."""
+        count = len(self.corpus.utterances)
+        refused = Counter(refusal.kind for refusal in self.corpus.refused)
+
+        def of(part: int) -> str:
+            return f"{part} ({part / count:.1%})" if count else "0"
+
+        return [
+            ("corpus", self.corpus.name),
+            ("utterances", str(count)),
+            ("hours", f"{self.hours:.3f}"),
+            ("speakers", str(len(self.corpus.speakers) or "unknown")),
+            ("sample rates", _counts(self.rates)),
+            ("channels", _counts(self.channels)),
+            ("formats", _counts(self.formats)),
+            ("resampled to 16 kHz", of(self.resampled)),
+            ("duration, s", _spread(self.durations, "{:.2f}")),
+            ("level, dBFS", _spread(self.levels, "{:.1f}")),
+            (f"clipped (≥ {CLIPPED} samples at full scale)", of(self.clipped)),
+            ("digital silence", of(self.silent)),
+            (f"low energy (below {QUIET:g} dBFS)", of(self.quiet)),
+            ("same audio under several ids", str(sum(len(ids) for ids in self.duplicates))),
+            ("refused", f"{len(self.corpus.refused)}" + (f": {_counts(refused)}" if refused else "")),
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything but the utterances themselves, for JSON."""
+        return {
+            "corpus": self.corpus.name,
+            "utterances": len(self.corpus.utterances),
+            "hours": self.hours,
+            "speakers": len(self.corpus.speakers),
+            "rates": {str(rate): count for rate, count in self.rates.items()},
+            "channels": {str(channels): count for channels, count in self.channels.items()},
+            "formats": dict(self.formats),
+            "resampled": self.resampled,
+            "durations": {f"p{percentile}": value for percentile, value in self.durations.items()},
+            "levels": {f"p{percentile}": value for percentile, value in self.levels.items()},
+            "clipped": self.clipped,
+            "silent": self.silent,
+            "quiet": self.quiet,
+            "duplicates": [list(ids) for ids in self.duplicates],
+            "refused": [asdict(refusal) for refusal in self.corpus.refused],
+        }
+
+
+def scan(corpus: Corpus, minimum_seconds: float, workers: int = 2, cache: Path | None = None) -> Health:
+    """Decode every utterance once and say what the corpus holds.
+
+    Args:
+        corpus: The corpus; what it refused already stays refused.
+        minimum_seconds: Utterances shorter than this are refused; the model's receptive field, as a rule.
+        workers: Threads; decoding runs outside the interpreter's lock.
+        cache: A JSONL file that keeps what was measured, so that files that did not change are not decoded again.
+    """
+    known = _Cache(cache)
+    accepted: list[Utterance] = []
+    measures: list[Measure] = []
+    refused = list(corpus.refused)
+    for utterance, measured in _measured(corpus.utterances, known, workers):
+        if isinstance(measured, AudioError):
+            refused.append(Refusal.of(measured, utterance.id))
+        elif measured.seconds < minimum_seconds:
+            what = f"{measured.seconds:g} s long, expected at least {minimum_seconds:g} s"
+            error = fault(utterance.path, "too-short", what, "join it with its neighbours, or remove it")
+            refused.append(Refusal.of(error, utterance.id))
+        else:
+            accepted.append(replace(utterance, seconds=measured.seconds))
+            measures.append(measured)
+    return _health(Corpus(corpus.name, tuple(accepted), tuple(refused)), measures)
+
+
+def inspect(
+    path: str | os.PathLike[str], minimum_seconds: float = 0.1, workers: int = 2, cache: Path | None = None
+) -> Health:
+    """Open whatever corpus lies at a path and scan it.
+
+    Raises:
+        DataError: No corpus lies there.
+    """
+    return scan(open_corpus(path), minimum_seconds, workers, cache)
+
+
+class _Cache:
+    """Measures by (path, size, time of change, stretch), appended to a JSONL file."""
+
+    def __init__(self, path: Path | None):
+        self._path = path
+        self._rows: dict[str, Measure] = {}
+        if path is not None and path.exists():
+            for line in path.read_text("utf-8").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # what a crash tore is measured again
+                    row = json.loads(line)
+                    self._rows[row["key"]] = Measure(**row["measure"])
+
+    def get(self, key: str) -> Measure | None:
+        return self._rows.get(key)
+
+    def add(self, rows: Mapping[str, Measure]) -> None:
+        if self._path is None or not rows:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"key": key, "measure": asdict(row)}) + "\n" for key, row in rows.items())
+
+
+def _measured(
+    utterances: Iterable[Utterance], known: _Cache, workers: int
+) -> Iterator[tuple[Utterance, Measure | AudioError]]:
+    def task(utterance: Utterance) -> tuple[str, Measure | AudioError]:
+        key = _key(utterance)
+        return key, known.get(key) or _measure(utterance)
+
+    utterances = iter(utterances)
+    with ThreadPoolExecutor(workers) as pool:
+        # By slices, as a pool would otherwise hold a task for every utterance of the corpus at once.
+        while batch := list(islice(utterances, 1024)):
+            results = list(pool.map(task, batch))
+            fresh = {key: found for key, found in results if isinstance(found, Measure) and known.get(key) is None}
+            known.add(fresh)
+            yield from ((utterance, found) for utterance, (_, found) in zip(batch, results))
+
+
+def _key(utterance: Utterance) -> str:
+    try:
+        status = os.stat(utterance.path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return ""  # decoding it will name the fault
+    return json.dumps([utterance.path, status.st_size, status.st_mtime_ns, utterance.start, round(utterance.seconds, 3)])
+
+
+def _measure(utterance: Utterance) -> Measure | AudioError:
+    try:
+        header, samples = load(utterance.path, utterance.start, utterance.seconds)
+    except AudioError as error:
+        return error
+    wave = samples.numpy()
+    peak = float(max(wave.max(), -wave.min()))
+    power = float(np.dot(wave, wave)) / len(wave)
+    return Measure(
+        seconds=len(wave) / SAMPLE_RATE,
+        rate=header.rate,
+        channels=header.channels,
+        format=header.format,
+        peak=peak,
+        level=max(FLOOR, 10 * math.log10(power)) if power > 0 else FLOOR,
+        clipped=int(np.count_nonzero(np.abs(wave) >= FULL_SCALE)) if peak >= FULL_SCALE else 0,
+        digest=hashlib.sha256(wave.data).hexdigest()[:32],
+    )
+
+
+def _health(corpus: Corpus, measures: list[Measure]) -> Health:
+    same: dict[str, list[str]] = defaultdict(list)
+    for utterance, measure in zip(corpus.utterances, measures, strict=True):
+        if measure.peak > SILENT:
+            same[measure.digest].append(utterance.id)
+    return Health(
+        corpus=corpus,
+        rates=_counted(measure.rate for measure in measures),
+        channels=_counted(measure.channels for measure in measures),
+        formats=_counted(measure.format for measure in measures),
+        clipped=sum(measure.clipped >= CLIPPED for measure in measures),
+        silent=sum(measure.peak <= SILENT for measure in measures),
+        quiet=sum(measure.level < QUIET for measure in measures),
+        duplicates=tuple(tuple(ids) for ids in same.values() if len(ids) > 1),
+        levels=_percentiles([measure.level for measure in measures]),
+        durations=_percentiles([measure.seconds for measure in measures]),
+    )
+
+
+def _counted(values: Iterable[Any]) -> dict[Any, int]:
+    return dict(Counter(values).most_common())
+
+
+def _percentiles(values: list[float]) -> dict[int, float]:
+    if not values:
+        return {}
+    return {percentile: float(value) for percentile, value in zip(_PERCENTILES, np.percentile(values, _PERCENTILES))}
+
+
+def _counts(counts: Mapping[Any, int]) -> str:
+    return ", ".join(f"{value}: {count}" for value, count in counts.items()) or "none"
+
+
+def _spread(percentiles: Mapping[int, float], shape: str) -> str:
+    return " · ".join(f"p{percentile} {shape.format(value)}" for percentile, value in percentiles.items()) or "none"

@@ -1,0 +1,112 @@
+"""Parts of a corpus that never share a speaker, and fractions that grow into each other.
+
+Both are functions of the seed and the utterances' ids alone: a list in another order is cut in the same places.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from mockingjay.core.draw import address
+from mockingjay.core.errors import ConfigError, DataError
+from mockingjay.core.types import Utterance
+
+
+def split(
+    utterances: Iterable[Utterance],
+    shares: Mapping[str, float],
+    seed: int,
+    by: Literal["speaker", "utterance"] = "speaker",
+) -> dict[str, tuple[Utterance, ...]]:
+    """Cut a corpus into parts by seconds of audio.
+
+    Groups are taken in a random order, each to the part that lacks the most seconds; the last quarter goes from the longest
+    to the shortest, so that what is left over is small.
+
+    Args:
+        utterances: The corpus.
+        shares: Part → share of the seconds; they sum to 1.
+        seed: Another seed gives other parts.
+        by: What stays together: all that a speaker says, or nothing.
+
+    Returns:
+        The parts, each in the corpus's order, and none of them empty.
+
+    Raises:
+        ConfigError: The shares are not positive or do not sum to 1.
+        DataError: There are fewer groups than parts, or a speaker is unknown.
+    """
+    utterances = tuple(utterances)
+    if not shares or min(shares.values()) <= 0 or not math.isclose(math.fsum(shares.values()), 1.0, abs_tol=1e-6):
+        raise ConfigError(f"shares: {dict(shares)}, expected positive numbers that sum to 1; correct them")
+    groups = _groups(utterances, by)
+    if len(groups) < len(shares):
+        what = f"{len(groups)} {by}s for {len(shares)} parts ({', '.join(shares)}), expected at least one each"
+        raise DataError(f"split: {what}; add data or name fewer parts" + ", or split by utterance" * (by == "speaker"))
+    seconds = {group: math.fsum(sorted(u.seconds for u in members)) for group, members in groups.items()}
+    total = math.fsum(sorted(seconds.values()))
+    lacking = {part: share * total for part, share in shares.items()}
+    order = sorted(groups, key=lambda group: (address(seed, "split", group), group))
+    tail = len(order) - len(order) // 4
+    order[tail:] = sorted(order[tail:], key=lambda group: -seconds[group])
+    empty = dict.fromkeys(shares)
+    chosen: dict[str, str] = {}
+    for taken, group in enumerate(order):
+        candidates = empty if len(order) - taken <= len(empty) else lacking
+        part = max(candidates, key=lacking.__getitem__)
+        lacking[part] -= seconds[group]
+        empty.pop(part, None)
+        chosen.update((utterance.id, part) for utterance in groups[group])
+    return {part: tuple(u for u in utterances if chosen[u.id] == part) for part in shares}
+
+
+def fraction(
+    utterances: Iterable[Utterance], share: float, seed: int, column: str | None = None
+) -> tuple[Utterance, ...]:
+    """Take a share of the seconds, so that every smaller share lies inside every larger one.
+
+    Args:
+        utterances: The corpus.
+        share: Share of the seconds, in (0, 1]; what is taken is the fewest utterances that reach it.
+        seed: Another seed takes others.
+        column: Where given, the share is taken of each of this column's values, so none is lost.
+
+    Returns:
+        What was taken, in the corpus's order.
+
+    Raises:
+        ConfigError: The share is not in (0, 1].
+    """
+    utterances = tuple(utterances)
+    if not 0 < share <= 1:
+        raise ConfigError(f"share: {share}, expected more than 0 and at most 1; correct it")
+    strata = defaultdict(list)
+    for utterance in utterances:
+        strata[utterance.label(column) if column else None].append(utterance)
+    taken: set[str] = set()
+    for members in strata.values():
+        members.sort(key=lambda utterance: (address(seed, "fraction", utterance.id), utterance.id))
+        enough = share * math.fsum(sorted(utterance.seconds for utterance in members)) * (1 - 1e-9)
+        for utterance in members:
+            taken.add(utterance.id)
+            enough -= utterance.seconds
+            if enough <= 0:
+                break
+    return tuple(utterance for utterance in utterances if utterance.id in taken)
+
+
+def _groups(utterances: tuple[Utterance, ...], by: Literal["speaker", "utterance"]) -> dict[str, list[Utterance]]:
+    groups: dict[str, list[Utterance]] = defaultdict(list)
+    if by == "utterance":
+        for utterance in utterances:
+            groups[utterance.id].append(utterance)
+        return groups
+    unknown = [utterance.id for utterance in utterances if utterance.speaker is None]
+    if unknown:
+        what = f"{len(unknown)} of {len(utterances)} utterances have no speaker (first: {unknown[0]})"
+        raise DataError(f"split: {what}, expected one each; name the speakers or split by utterance")
+    for utterance in utterances:
+        assert utterance.speaker is not None
+        groups[utterance.speaker].append(utterance)
+    return groups

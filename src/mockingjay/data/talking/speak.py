@@ -1,0 +1,105 @@
+"""One voice says its sentences into files: the unit of work of a process."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Float
+
+from mockingjay.core.types import SAMPLE_RATE, Utterance
+from mockingjay.data.talking import rooms
+from mockingjay.data.talking.espeak import RATE, SILENCE, Espeak, Spoken, start
+from mockingjay.data.talking.phones import fold
+from mockingjay.data.talking.voices import Voice
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A sentence for a voice, with the seed of everything that varies about how it is said."""
+
+    text: str
+    sentiment: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one voice has to say: lines in order until `seconds` are filled."""
+
+    voice: Voice
+    lines: tuple[Line, ...]
+    seconds: float
+    audio: Path  # an existing folder
+
+
+def speak(part: Part) -> list[Utterance]:
+    """Write a voice's files.
+
+    Raises:
+        MachineError: espeak-ng is not installed or does not start.
+        OSError: A file cannot be written.
+    """
+    said: list[Utterance] = []
+    with start() as espeak:
+        while sum(utterance.seconds for utterance in said) < part.seconds:
+            line = part.lines[len(said)]
+            path = part.audio / f"{part.voice.name}-{len(said):04d}.flac"
+            samples, alignment = _say(espeak, part.voice, line)
+            _write(path, samples)
+            said.append(_utterance(path, part.voice, line, len(samples), alignment))
+    return said
+
+
+def _utterance(
+    path: Path, voice: Voice, line: Line, samples: int, alignment: tuple[tuple[float, float, str], ...]
+) -> Utterance:
+    return Utterance(
+        id=f"talking-{path.stem}",
+        path=str(path),
+        seconds=samples / SAMPLE_RATE,
+        speaker=voice.name,
+        split=voice.split,
+        text=line.text,
+        labels={"lang": voice.language, "gender": voice.gender, "sentiment": line.sentiment},
+        alignment=alignment,
+    )
+
+
+def _write(path: Path, samples: Float[np.ndarray, " samples"]) -> None:
+    """Write FLAC of 16 bits, down to the disk."""
+    encoded = io.BytesIO()  # so that a full disk is the operating system's error, not libsndfile's
+    soundfile.write(encoded, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    with path.open("xb") as file:
+        file.write(encoded.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _say(
+    espeak: Espeak, voice: Voice, line: Line
+) -> tuple[Float[np.ndarray, " samples"], tuple[tuple[float, float, str], ...]]:
+    """Say a line; how is drawn from its seed alone."""
+    draw = np.random.default_rng(line.seed)
+    rate, pitch, liveliness = voice.rate * draw.uniform(0.88, 1.12), draw.integers(42, 59), draw.integers(35, 66)
+    spoken = espeak.say(line.text, voice.accent, voice.timbre, round(rate), int(pitch), int(liveliness))
+    before, after = draw.integers(SAMPLE_RATE // 30, SAMPLE_RATE // 4, size=2)
+    dry = np.pad(soxr.resample(spoken.samples.astype(np.float64), RATE, SAMPLE_RATE), (before, after))
+    return rooms.place(dry, draw), _align(spoken, int(before), len(dry))
+
+
+def _align(spoken: Spoken, before: int, samples: int) -> tuple[tuple[float, float, str], ...]:
+    """Turn onsets at espeak-ng's rate into (start s, end s, phone) that tile all samples; adjoining silences become one."""
+    begins = [(before + round(onset * SAMPLE_RATE / RATE), symbol) for onset, symbol in spoken.onsets]
+    begins = [(0, SILENCE), *begins, (before + round(len(spoken.samples) * SAMPLE_RATE / RATE), SILENCE), (samples, "")]
+    alignment: list[tuple[float, float, str]] = []
+    for (start, symbol), (end, _) in zip(begins, begins[1:]):
+        if start == end:
+            continue
+        if alignment and symbol == alignment[-1][2] == SILENCE:
+            start = alignment.pop()[0] * SAMPLE_RATE
+        alignment.append((start / SAMPLE_RATE, end / SAMPLE_RATE, symbol if symbol == SILENCE else fold(symbol)))
+    return tuple(alignment)

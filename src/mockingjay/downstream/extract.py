@@ -1,0 +1,212 @@
+"""Write a representation's hidden states, one file per utterance, for whatever comes next.
+
+A file depends on its utterance alone: not on the order, on its batch-mates or on the shard. It appears whole or not at all, so the
+same command again does only what is missing. `index.jsonl` says which file holds which utterance and where its steps lie in time.
+"""
+
+import importlib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from jaxtyping import Float
+
+from mockingjay.core.draw import address
+from mockingjay.core.errors import ConfigError, DataError, MachineError
+from mockingjay.core.files import write_atomically
+from mockingjay.core.representation import Representation
+from mockingjay.core.types import SAMPLE_RATE, Hidden, Utterance
+from mockingjay.data.quarantine import Quarantine
+from mockingjay.downstream.features import represent
+from mockingjay.downstream.heads import masked_mean
+
+Format = Literal["npy", "safetensors", "parquet"]
+Pool = Literal["none", "mean"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What an extraction did."""
+
+    written: int  # utterances
+    kept: int  # utterances, whole from before
+    short: tuple[str, ...]  # ids of those that do not give one step
+    refused: int  # files that cannot be used; quarantine.jsonl names them
+
+
+def extract(
+    representation: Representation,
+    utterances: Sequence[Utterance],
+    out: Path,
+    layers: str = "last",
+    pool: Pool = "none",
+    format: Format = "npy",
+    shard: str = "1/1",
+    name: str = "",
+) -> Extracted:
+    """Write features as float32, [time, dim] for one layer and [layers, time, dim] for several; without time where pooled.
+
+    Args:
+        representation: What is extracted.
+        utterances: With ids of their own.
+        out: Folder; may hold an earlier part of the same extraction.
+        layers: `last`, `all`, or indices such as `0,3`.
+        pool: `mean` averages over an utterance's own steps.
+        format: `npy`; `safetensors` with one tensor `hidden`; `parquet` with one row per layer and step.
+        shard: `k/n` takes every n-th utterance by id, from the k-th of n.
+        name: Of the representation; another one is refused in the same folder.
+
+    Raises:
+        ConfigError: A setting is wrong, or the folder holds features of other settings.
+        DataError: Two utterances share an id, or a file is bad.
+        MachineError: The folder cannot be written, or pyarrow is missing for parquet.
+    """
+    chosen = _layers(layers, representation.depth)
+    part = _shard(utterances, shard)
+    settings = {"representation": name, "layers": chosen, "pool": pool, "format": format, "dim": representation.dim}
+    _agree(out, settings)
+    short = tuple(each.id for each in part if round(each.seconds * SAMPLE_RATE) < representation.receptive)
+    whole = [each for each in part if each.id not in set(short)]
+    shapes = {each.id: _shape(out / file_of(each.id, format), format) for each in whole}
+    missing = [each for each in whole if shapes[each.id] is None]
+    quarantine = Quarantine(out / "quarantine.jsonl")
+    for indices, hidden in represent(representation, missing, quarantine):
+        for index, array in zip(indices, _arrays(hidden, chosen, pool)):
+            id = missing[index].id
+            write_atomically(out / file_of(id, format), _encode(array, format, representation))
+            shapes[id] = array.shape
+        quarantine.check(len(part))
+    done = {id: shape for id, shape in shapes.items() if shape is not None}
+    _write_index(out, shard, format, representation, done)
+    return Extracted(len(done) - (len(whole) - len(missing)), len(whole) - len(missing), short, len(whole) - len(done))
+
+
+def read_index(out: Path) -> dict[str, dict[str, Any]]:
+    """Read what is in a folder of features: id → file, shape, hop and time of the first step's centre in seconds."""
+    lines = (line for index in sorted(out.glob("index*.jsonl")) for line in index.read_text("utf-8").splitlines())
+    return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def file_of(id: str, format: Format = "npy") -> Path:
+    """Name the file of an utterance: what is safe of its id, for the eye, and a hash of all of it, for the rest."""
+    digest = f"{address('features', id):016x}"
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", id)[:60].strip("-")
+    return Path(digest[:2]) / f"{safe}-{digest}.{format}"
+
+
+def _arrays(hidden: Hidden, layers: Sequence[int], pool: Pool) -> Iterator[Float[np.ndarray, "..."]]:
+    """Cut a batch into its utterances' own lengths."""
+    stack = torch.stack([hidden.layers[layer].float() for layer in layers])
+    if pool == "mean":
+        stack = masked_mean(stack, hidden.lengths)
+    values = stack.cpu().numpy()
+    for place, steps in enumerate(hidden.lengths.tolist()):
+        array = values[:, place, 0] if pool == "mean" else values[:, place, :steps]
+        yield array[0] if len(layers) == 1 else array
+
+
+def _layers(text: str, depth: int) -> tuple[int, ...]:
+    if text in ("last", "all"):
+        return (depth - 1,) if text == "last" else tuple(range(depth))
+    chosen = [int(part) if part.strip().isdecimal() else depth for part in text.split(",")]
+    if max(chosen) >= depth:
+        raise ConfigError(
+            f"--layers {text}: expected last, all, or indices from 0 to {depth - 1} such as 0,{depth - 1}; choose among them"
+        )
+    return tuple(chosen)
+
+
+def _shard(utterances: Sequence[Utterance], shard: str) -> list[Utterance]:
+    """Every n-th utterance in the order of ids."""
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise ConfigError(f"--shard {shard}: expected k/n with k from 1 to n; write for example --shard 1/4")
+    ordered = sorted(utterances, key=lambda each: each.id)
+    twice = sorted({first.id for first, second in pairwise(ordered) if first.id == second.id})
+    if twice:
+        raise DataError(
+            f"corpus: {len(twice)} ids occur twice (first {', '.join(map(repr, twice[:5]))}), expected one utterance each; "
+            "rename them"
+        )
+    return ordered[number - 1 :: count]
+
+
+def _agree(out: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to mix features of different settings in one folder."""
+    path = out / "extract.json"
+    text = json.dumps(settings, indent=1) + "\n"
+    if not path.exists():
+        return write_atomically(path, text.encode())
+    if path.read_text("utf-8") != text:
+        raise ConfigError(
+            f"{out}: holds features of other settings (extract.json), expected {json.dumps(settings)}; choose another --out"
+        )
+    return None
+
+
+def _encode(array: Float[np.ndarray, "..."], format: Format, representation: Representation) -> bytes:
+    array = np.ascontiguousarray(array)
+    if format == "safetensors":
+        return safetensors.numpy.save({"hidden": array})
+    buffer = io.BytesIO()
+    if format == "npy":
+        np.save(buffer, array, allow_pickle=False)
+        return buffer.getvalue()
+    arrow, parquet = _pyarrow()
+    rows = array.reshape(-1, array.shape[-1])
+    steps = array.shape[-2] if array.ndim > 1 else 1
+    columns = {
+        "row": arrow.array(np.arange(len(rows))),
+        "seconds": arrow.array(representation.grid.times(steps).repeat(len(rows) // steps).numpy()),
+        "hidden": arrow.FixedSizeListArray.from_arrays(arrow.array(rows.ravel()), rows.shape[1]),
+    }
+    table = arrow.table(columns).replace_schema_metadata({"shape": json.dumps(array.shape)})
+    parquet.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def _shape(path: Path, format: Format) -> tuple[int, ...] | None:
+    """Look what shape a file holds; None where it is missing or torn."""
+    try:
+        if format == "npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False).shape
+        if format == "safetensors":
+            with safetensors.safe_open(path, "numpy") as file:
+                return tuple(file.get_slice("hidden").get_shape())
+        arrow, parquet = _pyarrow()
+        return tuple(json.loads(parquet.read_schema(path).metadata[b"shape"]))
+    except (OSError, ValueError, EOFError, safetensors.SafetensorError):
+        return None
+
+
+def _pyarrow() -> tuple[ModuleType, ModuleType]:
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise MachineError(
+            "--format parquet: pyarrow is not installed; install mockingjay-speech[parquet], or choose npy or safetensors"
+        ) from None
+
+
+def _write_index(
+    out: Path, shard: str, format: Format, representation: Representation, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    grid = representation.grid
+    times = {"hop": grid.hop / SAMPLE_RATE, "first": grid.centre / SAMPLE_RATE}  # seconds
+    rows = [
+        {"id": id, "file": file_of(id, format).as_posix(), "shape": list(shape), **times}
+        for id, shape in sorted(shapes.items())
+    ]
+    name = "index.jsonl" if shard == "1/1" else f"index-{shard.replace('/', '-of-')}.jsonl"
+    write_atomically(out / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

@@ -1,0 +1,205 @@
+"""Hidden states computed once: a frozen encoder says the same every epoch.
+
+Utterances are represented in order of duration, a few of nearly the same length at a time: on a CPU padding costs more than small
+batches do. What a head reads of them lies in one flat tensor, rows of training sets shuffled once, so that a minibatch is a slice.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mockingjay import audio
+from mockingjay.core.representation import Representation
+from mockingjay.core.types import SAMPLE_RATE, Hidden, Utterance, Waves
+from mockingjay.data.quarantine import Quarantine, Refusal
+from mockingjay.downstream.probe import Probe
+from mockingjay.downstream.tasks import Targets
+
+SECONDS = {"cpu": 10.0, "cuda": 300.0}  # of audio in one forward pass; ours
+TIGHT = 0.95  # the shortest of a batch over the longest
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a head is given at once."""
+
+    stack: Float[Tensor, "layers batch rows dim"]
+    lengths: Int[Tensor, " batch"]  # rows
+    targets: Targets  # [batch, guesses, choices]
+    owners: Int[Tensor, "batch guesses"]  # index of the utterance each guess is about
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The thinned hidden states of a set of utterances, row after row, and what to guess from them."""
+
+    stack: Float[Tensor, "layers rows dim"]
+    offsets: Int[
+        Tensor, " bounds"
+    ]  # rows of sequence s are offsets[s] to offsets[s + 1]; one sequence a row where order is free
+    targets: Targets  # [guesses, choices]
+    owners: Int[Tensor, " guesses"]
+    sequential: bool  # a guess is about a whole sequence, not about a row
+    utterances: int
+
+    def pieces(self, size: int, generator: torch.Generator | None = None) -> Iterator[Piece]:
+        """Walk through the cache.
+
+        Args:
+            size: Guesses in a piece.
+            generator: Shuffles the order of pieces, and where the first begins; without it the order is that of the rows.
+        """
+        count = len(self.owners)
+        first = 0 if generator is None or count <= size else int(torch.randint(size, (), generator=generator))
+        bounds = [0, *range(first, count, size), count] if first else [*range(0, count, size), count]
+        order = (
+            range(len(bounds) - 1)
+            if generator is None
+            else torch.randperm(len(bounds) - 1, generator=generator).tolist()
+        )
+        for index in order:
+            yield self._piece(bounds[index], bounds[index + 1])
+
+    def _piece(self, begin: int, end: int) -> Piece:
+        chosen = slice(begin, end)
+        targets, owners = self.targets.take(chosen), self.owners[chosen]
+        if not self.sequential:
+            lengths = torch.tensor([end - begin], device=self.stack.device)
+            return Piece(
+                self.stack[:, None, chosen], lengths, Targets(targets.classes[None], targets.counts[None]), owners[None]
+            )
+        bounds = self.offsets[begin : end + 1].tolist()
+        rows = [self.stack[:, low:high].transpose(0, 1) for low, high in pairwise(bounds)]
+        stack = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).permute(2, 0, 1, 3)
+        lengths = self.offsets[begin + 1 : end + 1] - self.offsets[begin:end]
+        return Piece(stack, lengths, Targets(targets.classes[:, None], targets.counts[:, None]), owners[:, None])
+
+
+def device_of(representation: Representation) -> torch.device:
+    """Find where a representation lives; one without parameters and buffers lives on the CPU."""
+    tensor = next(chain(representation.parameters(), representation.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def load(utterance: Utterance) -> Float[Tensor, " samples"]:
+    """Read an utterance's samples.
+
+    Raises:
+        DataError: The file is missing or bad.
+    """
+    return audio.read(utterance.path, utterance.start, utterance.seconds)
+
+
+@torch.no_grad()
+def represent(
+    representation: Representation, utterances: Sequence[Utterance], quarantine: Quarantine | None = None
+) -> Iterator[tuple[list[int], Hidden]]:
+    """Compute hidden states in evaluation mode, in order of duration; each batch comes with its utterances' indices.
+
+    Args:
+        representation: Where it lives is where the states are.
+        utterances: Each long enough to give one step.
+        quarantine: Takes in the files that cannot be used; without it the first of them is raised.
+
+    Raises:
+        DataError: A file is missing or bad.
+    """
+    representation.eval()
+    device = device_of(representation)
+    for indices in _batches(utterances, SECONDS.get(device.type, 10.0)):
+        read: dict[int, Tensor] = {}
+        for index in indices:
+            try:
+                read[index] = load(utterances[index])
+            except audio.AudioError as error:
+                if quarantine is None:
+                    raise
+                quarantine.add(Refusal.of(error, utterances[index].id))
+        if read:
+            yield list(read), representation(Waves.pad(list(read.values())).to(device))
+
+
+def cache(probe: Probe, utterances: Sequence[Utterance], seed: int | None = None) -> Cache:
+    """Compute what a probe's head reads of utterances.
+
+    Args:
+        probe: Frozen; its task says what to guess.
+        utterances: At least one.
+        seed: Shuffles the rows where their order is free; without it they stay as the utterances are.
+
+    Raises:
+        DataError: A file is missing or bad.
+    """
+    representation, task, head = probe.representation, probe.task, probe.head
+    layers: list[list[Tensor]] = [[] for _ in probe.mix.layers]
+    targets: list[Targets] = []
+    lengths: list[int] = []
+    owners: list[Tensor] = []
+    for indices, hidden in represent(representation, utterances):
+        stack, kept = head.thin(probe.mix.take(hidden), hidden.lengths)
+        for place, (index, steps, rows) in enumerate(zip(indices, hidden.lengths.tolist(), kept.tolist())):
+            wanted = task.targets(utterances[index], representation.grid, steps)
+            values = stack[:, place, :rows]
+            if not head.sequential:  # rows without a label are of no use
+                labelled = wanted.counts.sum(-1) > 0
+                wanted, values = wanted.take(labelled.nonzero()[:, 0]), values[:, labelled.to(values.device)]
+            for pile, layer in zip(layers, values):
+                pile.append(layer.clone())
+            targets.append(wanted)
+            lengths.append(values.shape[1])
+            owners.append(torch.full((len(wanted.classes),), index))
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    order = (
+        None
+        if seed is None or head.sequential
+        else torch.randperm(int(offsets[-1]), generator=torch.Generator().manual_seed(seed))
+    )
+    joined, owner = Targets.join(targets), torch.cat(owners)
+    if order is not None:
+        joined, owner = joined.take(order), owner[order]
+    device = device_of(representation)
+    return Cache(
+        _flatten(layers, order),
+        offsets.to(device),
+        joined.to(device),
+        owner.to(device),
+        head.sequential,
+        len(utterances),
+    )
+
+
+def _flatten(layers: list[list[Tensor]], order: Int[Tensor, " rows"] | None) -> Float[Tensor, "layers rows dim"]:
+    """Join the pieces of each layer, freeing them as it goes: at most one layer is held twice."""
+    stack = None
+    for index in range(len(layers)):
+        joined = torch.cat(layers[index])
+        layers[index].clear()
+        stack = joined.new_empty(len(layers), *joined.shape) if stack is None else stack
+        stack[index] = joined if order is None else joined[order.to(joined.device)]
+    assert stack is not None
+    return stack
+
+
+def _batches(utterances: Sequence[Utterance], seconds: float) -> Iterator[list[int]]:
+    """Indices of utterances of nearly one length, up to so many seconds of audio together; the longest first."""
+    order = sorted(range(len(utterances)), key=lambda index: (-utterances[index].seconds, utterances[index].id))
+    batch: list[int] = []
+    for index in order:
+        longest = utterances[batch[0]].seconds if batch else 0.0
+        if batch and ((len(batch) + 1) * longest > seconds or utterances[index].seconds < TIGHT * longest):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def bytes_needed(probe: Probe, utterances: Sequence[Utterance]) -> int:
+    """Estimate the size of a cache."""
+    hop = probe.representation.hop / SAMPLE_RATE
+    rows = sum(probe.head.kept(round(utterance.seconds / hop)) for utterance in utterances)
+    return 4 * len(probe.mix.layers) * probe.representation.dim * rows

@@ -1,0 +1,132 @@
+"""Train heads on cached hidden states: the encoder runs once over every utterance, whatever the number of rates and seeds."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from mockingjay.core import config
+from mockingjay.core.draw import address
+from mockingjay.core.representation import Representation
+from mockingjay.core.types import Utterance
+from mockingjay.downstream.features import Cache, Piece, cache, device_of
+from mockingjay.downstream.probe import Probe
+from mockingjay.downstream.tasks import Task
+from mockingjay.downstream.training import Counts, Trained, Training
+
+STATISTICS = (
+    16_384  # rows that the standardisation is measured on; a head could absorb any affine map, so a sample is enough
+)
+
+
+class FrozenTraining(Training):
+    """AdamW with a cosine schedule on shuffled rows, stopped where dev was best."""
+
+    class Config(config.Config):
+        """One budget of updates for every representation and every amount of labels (ours; protocols differ in the literature)."""
+
+        learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
+        """Tried with the first seed; dev decides."""
+        mix_rate: float = Field(10.0, gt=0)
+        """Learning rate of the mixing weights over that of the head; logits of a softmax have farther to go."""
+        updates: int = Field(1000, ge=1)
+        """Most optimiser steps of a training."""
+        rows: int = Field(1024, ge=1)
+        """Frames per update where every frame is labelled."""
+        utterances: int = Field(32, ge=1)
+        """Utterances per update where every utterance is labelled."""
+        evaluations: int = Field(20, ge=1)
+        """How often dev is looked at, evenly over the updates."""
+        patience: int = Field(6, ge=1)
+        """Looks without a better dev accuracy before a training stops."""
+        weight_decay: float = Field(0.01, ge=0)
+        """Decoupled, of the head."""
+
+    def __init__(
+        self,
+        representation: Representation,
+        task: Task,
+        probe: Probe.Config,
+        config: Config,
+        sets: Mapping[Literal["train", "dev", "test"], Sequence[Utterance]],
+    ) -> None:
+        self.config = config
+        self.fresh = lambda: Probe(representation, task, probe).to(device_of(representation))
+        self.task = task
+        self.device = device_of(representation)
+        self.size = config.rows if task.resolution == "frame" else config.utterances
+        pattern = self.fresh()
+        self.caches = {name: cache(pattern, chosen, 0 if name == "train" else None) for name, chosen in sets.items()}
+        stack = self.caches["train"].stack
+        pattern.mix.fit(stack[:, :: max(1, stack.shape[1] // STATISTICS)])
+        self.scale = pattern.mix.state_dict()
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        return self.config.learning_rates
+
+    def train(self, rate: float, seed: int) -> Trained:
+        config = self.config
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(address("probe", seed) & (2**63 - 1))
+            probe = self.fresh()
+            probe.mix.load_state_dict(self.scale)
+            groups = [
+                {"params": probe.head.parameters(), "rate": rate},
+                {"params": [probe.mix.logits], "rate": rate * config.mix_rate, "weight_decay": 0.0},
+            ]
+            optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay, fused=True)
+            best, since = self._look(probe), 0
+            for update, piece in zip(range(1, config.updates + 1), self._forever(seed)):
+                for group in optimiser.param_groups:
+                    group["lr"] = group["rate"] * 0.5 * (1 + math.cos(math.pi * (update - 1) / config.updates))
+                optimiser.zero_grad()
+                self.task.score(self._logits(probe, piece), piece.targets).mean.backward()
+                optimiser.step()
+                if update * config.evaluations % config.updates < config.evaluations:
+                    seen = self._look(probe)
+                    best, since = (seen, 0) if seen[0] > best[0] else (best, since + 1)
+                    if since == config.patience:
+                        break
+        score, weights = best
+        probe.load_state_dict(weights, strict=False)
+        return Trained(probe.eval(), score[0], rate, seed)
+
+    def measure(self, probe: Probe, name: Literal["train", "dev", "test"]) -> Counts:
+        return self._count(probe, self.caches[name])[0]
+
+    def _look(self, probe: Probe) -> tuple[tuple[float, float], dict[str, Tensor]]:
+        """Accuracy and negated loss on dev, with a copy of the weights; accuracy decides, the loss among equals."""
+        counts, loss = self._count(probe, self.caches["dev"])
+        weights = {
+            key: value.clone() for key, value in probe.state_dict().items() if not key.startswith("representation.")
+        }
+        return (counts.accuracy, -loss), weights
+
+    @torch.no_grad()
+    def _count(self, probe: Probe, cache: Cache) -> tuple[Counts, float]:
+        """Correct and scored label points of each utterance, and the mean loss."""
+        probe.eval()
+        correct = torch.zeros(cache.utterances, dtype=torch.float64, device=self.device)
+        total = torch.zeros_like(correct)
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        for piece in cache.pieces(8 * self.size):
+            logits = self._logits(probe, piece)
+            owners = piece.owners.flatten()
+            correct.index_add_(0, owners, self.task.measure(logits, piece.targets).flatten().double())
+            total.index_add_(0, owners, piece.targets.counts.sum(-1).flatten().double())
+            loss += self.task.score(logits, piece.targets).sum
+        probe.train()
+        return Counts(correct.cpu().numpy(), total.cpu().numpy()), float(loss / total.sum())
+
+    def _logits(self, probe: Probe, piece: Piece) -> Float[Tensor, "batch guesses classes"]:
+        return probe.head(probe.mix(piece.stack), piece.lengths)
+
+    def _forever(self, seed: int) -> Iterator[Piece]:
+        generator = torch.Generator().manual_seed(address("order", seed) & (2**63 - 1))
+        while True:
+            yield from self.caches["train"].pieces(self.size, generator)

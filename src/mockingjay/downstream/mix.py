@@ -1,0 +1,82 @@
+"""Which layers a probe reads, and on what scale.
+
+`mix` is the weighted sum of Mockingjay (section 2.3, "similar to ELMo") as SUPERB fixed it: raw layers under softmax weights
+that start equal, each layer keeping its own scale (protocol options: `normalise` puts a parameter-free layer norm on every
+layer first). The sum is then standardised per dimension with statistics of the training set. That is an affine map, which a
+linear head could undo: the class of probes does not change, only the speed at which one converges, and it is done for
+every representation alike. The mean and variance of a weighted sum follow exactly from the layers' means and covariances,
+so the scale stays right while the weights move:
+
+    mean = Σ_l w_l mean_l        variance = Σ_l Σ_m w_l w_m covariance_lm
+
+A softmax weight is the importance of a layer only among layers of like norms, so the mean norm of each is kept beside it.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mockingjay.core.errors import ConfigError
+from mockingjay.core.types import Hidden
+
+
+class Mix(nn.Module):
+    """Reads one layer or a weighted sum of all, standardised.
+
+    Attributes:
+        layers: Indices of the layers it reads.
+        logits: Mixing weights before the softmax.
+        norms: Mean norm of each layer over the training rows.
+    """
+
+    def __init__(self, read: str, depth: int, dim: int, normalise: bool = False) -> None:
+        super().__init__()
+        self.layers = _indices(read, depth)
+        self.normalise = normalise
+        count = len(self.layers)
+        self.logits = nn.Parameter(torch.zeros(count), requires_grad=count > 1)
+        self.register_buffer("mean", torch.zeros(count, dim))
+        self.register_buffer(
+            "covariance", torch.ones(count, count, dim)
+        )  # until fitted: unit scale whatever the weights
+        self.register_buffer("norms", torch.zeros(count))
+
+    @property
+    def weights(self) -> Float[Tensor, " layers"]:
+        """Positive, summing to one."""
+        return self.logits.softmax(0)
+
+    def take(self, hidden: Hidden) -> Float[Tensor, "layers batch time dim"]:
+        """Pick the layers that are read."""
+        stack = torch.stack([hidden.layers[layer] for layer in self.layers]).float()
+        return F.layer_norm(stack, stack.shape[-1:]) if self.normalise else stack
+
+    @torch.no_grad()
+    def fit(self, rows: Float[Tensor, "layers rows dim"]) -> None:
+        """Measure mean, covariance and norm on training rows."""
+        mean = rows.mean(1, dtype=torch.float64)
+        self.mean.copy_(mean)
+        centred = rows - self.mean[:, None]
+        for layer, values in enumerate(centred):
+            self.covariance[layer] = (centred * values).mean(1)
+        self.norms.copy_(rows.norm(dim=-1).mean(1))
+
+    def forward(self, stack: Float[Tensor, "layers batch rows dim"]) -> Float[Tensor, "batch rows dim"]:
+        """Weigh, sum and standardise."""
+        weights = self.weights
+        variance = torch.einsum("l,m,lmd->d", weights, weights, self.covariance).clamp(min=0)
+        scale = (variance + 1e-6 * variance.mean() + 1e-12).rsqrt()  # a constant dimension is not blown up
+        mixed = torch.matmul(weights, stack.flatten(1)).view(stack.shape[1:]) if len(weights) > 1 else stack[0]
+        return torch.addcmul(-scale * (weights @ self.mean), mixed, scale)
+
+
+def _indices(read: str, depth: int) -> tuple[int, ...]:
+    if read == "mix":
+        return tuple(range(depth))
+    layer = depth - 1 if read == "last" else int(read.removeprefix("layer:"))
+    if layer >= depth:
+        raise ConfigError(
+            f"probe.read: layer {layer}, expected 0 to {depth - 1}, the layers this representation has; choose one of them"
+        )
+    return (layer,)

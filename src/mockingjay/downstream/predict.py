@@ -1,0 +1,90 @@
+"""Ask a trained probe about new files."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mockingjay import audio
+from mockingjay.core.errors import DataError
+from mockingjay.core.representation import Representation
+from mockingjay.core.types import SAMPLE_RATE, Waves
+from mockingjay.downstream.features import device_of
+from mockingjay.downstream.probe import Probe
+from mockingjay.downstream.storage import load_probe
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a probe says of one file.
+
+    Attributes:
+        path: The file.
+        seconds: Its length.
+        label: The likeliest class of an utterance task; None of a frame task.
+        probability: Of that class.
+        segments: (start s, end s, class) of a frame task, from 0 to the end without gaps; empty of an utterance task.
+    """
+
+    path: str
+    seconds: float
+    label: str | None = None
+    probability: float | None = None
+    segments: tuple[tuple[float, float, str], ...] = ()
+
+
+def predict(
+    folder: Path, files: Iterable[Path], open_representation: Callable[[str], Representation]
+) -> Iterator[Prediction]:
+    """Predict for files, one after the other.
+
+    Args:
+        folder: What `save_probe` wrote.
+        files: Audio.
+        open_representation: Turns the stored name into the representation.
+
+    Raises:
+        CheckpointError: The folder holds no whole probe.
+        DataError: A file is missing, bad or too short.
+    """
+    probe = load_probe(folder, open_representation)
+    for file in files:
+        yield predict_wave(probe, audio.read(file), str(file))
+
+
+@torch.no_grad()
+def predict_wave(probe: Probe, wave: Float[Tensor, " samples"], path: str = "") -> Prediction:
+    """Predict for samples at 16 kHz.
+
+    Raises:
+        DataError: There are fewer samples than the representation needs for one step.
+    """
+    representation, outputs = probe.representation, probe.task.outputs
+    seconds = len(wave) / SAMPLE_RATE
+    if len(wave) < representation.receptive:
+        raise DataError(
+            f"{path or 'wave'}: {seconds:.3f} s are too short, expected at least {representation.receptive / SAMPLE_RATE:.3f} s; "
+            "leave it out"
+        )
+    probe.eval()
+    logits, steps = probe.guess(Waves.pad([wave]).to(device_of(representation)))
+    if probe.task.resolution == "utterance":
+        probability, best = logits[0, 0].softmax(-1).max(-1)
+        return Prediction(path, seconds, outputs[int(best)], float(probability))
+    guesses = logits[0, : int(steps[0])].argmax(-1).tolist()
+    return Prediction(path, seconds, segments=_segments(guesses, representation, seconds, outputs))
+
+
+def _segments(
+    guesses: list[int], representation: Representation, seconds: float, outputs: tuple[str, ...]
+) -> tuple[tuple[float, float, str], ...]:
+    """Join equal neighbours; borders lie midway between the centres of two steps."""
+    times = representation.grid.times(len(guesses)).tolist()
+    half = representation.hop / SAMPLE_RATE / 2
+    runs = [list(run) for _, run in groupby(enumerate(guesses), key=lambda each: each[1])]
+    borders = [0.0, *(times[run[0][0]] - half for run in runs[1:]), seconds]
+    return tuple((begin, end, outputs[run[0][1]]) for begin, end, run in zip(borders, borders[1:], runs))

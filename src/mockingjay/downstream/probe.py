@@ -1,0 +1,73 @@
+"""A probe asks a representation a question: layers read, a small head on top, a task's answer.
+
+Three ways of using a pre-trained encoder (Mockingjay, section 2.3): feature extraction (`read="last"`), weighted sum
+(`read="mix"`), both with the encoder frozen, and fine-tuning (`tune="all"`), encoder and head together.
+"""
+
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from mockingjay.core import config
+from mockingjay.core.draw import Draw
+from mockingjay.core.learner import Learner
+from mockingjay.core.representation import Representation
+from mockingjay.core.types import Batch, Loss, Waves
+from mockingjay.downstream.heads import HeadKind, build_head
+from mockingjay.downstream.mix import Mix
+from mockingjay.downstream.tasks import Targets, Task
+
+
+class Probe(Learner):
+    """Reads a representation for one task.
+
+    Frozen (`tune="head"`) means: its parameters ask for no gradient, it runs without a graph, and it stays in evaluation mode
+    whatever `train()` says. The mixing weights lie outside and learn.
+    """
+
+    class Config(config.Config):
+        """Defaults are the plainest probe: a linear layer on the frozen last layer."""
+
+        read: str = Field("last", pattern=r"^(last|mix|layer:\d+)$")
+        """The `last` layer, a learnt `mix` of all, or one `layer:<index>`."""
+        tune: Literal["head", "all"] = "head"
+        """Train the head alone, or the encoder with it."""
+        head: HeadKind = "linear"
+        """Linear, one or two hidden layers, or a recurrent network for utterances."""
+        normalise: bool = False
+        """Give every layer a parameter-free layer norm before mixing."""
+
+    def __init__(self, representation: Representation, task: Task, config: Config) -> None:
+        super().__init__()
+        assert task.outputs, "the task has not learnt its classes"
+        self.config = config
+        self.task = task
+        self.representation = representation.requires_grad_(config.tune == "all")
+        self.mix = Mix(config.read, representation.depth, representation.dim, config.normalise)
+        self.head = build_head(config.head, representation.dim, len(task.outputs), task.resolution)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Enter training mode; a frozen representation stays in evaluation mode."""
+        super().train(mode)
+        if self.config.tune == "head":
+            self.representation.eval()
+        return self
+
+    def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
+        logits, steps = self.guess(batch.waves)
+        parts = [
+            self.task.targets(utterance, self.representation.grid, count)
+            for utterance, count in zip(batch.utterances, steps.tolist())
+        ]
+        return self.task.score(logits, Targets.pad(parts, logits.shape[1]).to(logits.device))
+
+    def guess(self, waves: Waves) -> tuple[Float[Tensor, "batch guesses classes"], Int[Tensor, " batch"]]:
+        """Compute logits, per step or per utterance as the task wants, and each utterance's number of steps."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tune == "all"):
+            hidden = self.representation(waves)
+            stack, lengths = self.head.thin(self.mix.take(hidden), hidden.lengths)
+        return self.head(self.mix(stack), lengths), hidden.lengths

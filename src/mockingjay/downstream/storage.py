@@ -1,0 +1,114 @@
+"""A probe on disk: probe.json says what it is and of which representation, probe.safetensors holds what was trained.
+
+The card is written last and holds the weights' SHA-256, so a folder without a card is not a probe, and a card with other
+weights is refused. A frozen representation is not stored but opened again by its name; a fine-tuned one is stored with the head.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from mockingjay.core import config
+from mockingjay.core.errors import CheckpointError
+from mockingjay.core.files import write_atomically
+from mockingjay.core.representation import Representation
+from mockingjay.downstream.probe import Probe
+from mockingjay.downstream.tasks import build_task
+
+FORMAT = 1
+
+
+def save_probe(probe: Probe, folder: Path, name: str, row: Mapping[str, Any] | None = None) -> None:
+    """Write a probe.
+
+    Args:
+        probe: As trained.
+        folder: Made where it is missing.
+        name: By which the representation is opened again.
+        row: What the probe reached, kept on the card.
+
+    Raises:
+        MachineError: The folder cannot be written.
+    """
+    own = probe.config.tune == "all"
+    tensors = {
+        key: value.detach().cpu().contiguous()
+        for key, value in probe.state_dict().items()
+        if own or not key.startswith("representation.")
+    }
+    weights = safetensors.torch.save(tensors)
+    card = {
+        "format": FORMAT,
+        "representation": name,
+        "dim": probe.representation.dim,
+        "depth": probe.representation.depth,
+        "task": probe.task.config.model_dump(mode="json"),
+        "outputs": probe.task.outputs,
+        "probe": probe.config.model_dump(mode="json"),
+        "layers": dict(zip(map(str, probe.mix.layers), probe.mix.weights.tolist())),
+        "row": row,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    write_atomically(folder / "probe.safetensors", weights)
+    write_atomically(folder / "probe.json", (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def load_probe(folder: Path, open_representation: Callable[[str], Representation]) -> Probe:
+    """Rebuild a probe, in evaluation mode.
+
+    Args:
+        folder: What `save_probe` wrote.
+        open_representation: Turns the stored name into the representation.
+
+    Raises:
+        CheckpointError: A file is missing, altered, or does not fit the representation.
+    """
+    card, weights = _read(folder)
+    representation = open_representation(card["representation"])
+    if (representation.dim, representation.depth) != (card["dim"], card["depth"]):
+        raise CheckpointError(
+            f"{folder}/probe.json: {card['representation']} has {representation.depth} layers of {representation.dim}, expected "
+            f"{card['depth']} of {card['dim']} as when the probe was trained; open the same representation or probe again"
+        )
+    where = f"{folder}/probe.json"
+    task = build_task(card["task"], tuple(card["outputs"]), where)
+    probe = Probe(representation, task, config.validate(Probe.Config, card["probe"], where))
+    tensors = safetensors.torch.load(weights)
+    own = {
+        key: value.shape
+        for key, value in probe.state_dict().items()
+        if probe.config.tune == "all" or not key.startswith("representation.")
+    }
+    if {key: value.shape for key, value in tensors.items()} != own:
+        raise CheckpointError(
+            f"{folder}/probe.safetensors: its tensors do not fit probe.json, expected {len(own)} of its shapes; probe again"
+        )
+    probe.load_state_dict(tensors, strict=False)
+    return probe.eval()
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+    try:
+        card = json.loads((folder / "probe.json").read_text("utf-8"))
+        weights = (folder / "probe.safetensors").read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename}: {error.strerror}, expected a probe's folder with probe.json and probe.safetensors; check the path"
+        ) from None
+    except ValueError:
+        raise CheckpointError(f"{folder}/probe.json: not JSON, expected what `probe` wrote; probe again") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{folder}/probe.json: not a probe's card of format {FORMAT}; use the mockingjay version that wrote it"
+        )
+    if hashlib.sha256(weights).hexdigest() != card.get("sha256"):
+        raise CheckpointError(
+            f"{folder}/probe.safetensors: does not match the SHA-256 in probe.json, expected the file that was saved; "
+            "copy it again or probe again"
+        )
+    return card, weights

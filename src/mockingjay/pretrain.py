@@ -1,0 +1,329 @@
+"""Pre-training: settings, a corpus and a folder in; a trained encoder and the record of how it came about out.
+
+The same call again continues where the last whole checkpoint stands. A time budget is measured once, turned into a
+number of steps and written into the run's config, so that from then on the run is a function of its config again.
+"""
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mockingjay.audio import AudioError
+from mockingjay.core import config
+from mockingjay.core.draw import Draw
+from mockingjay.core.errors import ConfigError, DataError
+from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance, Waves
+from mockingjay.data.batches import BatchPlan, Loader
+from mockingjay.data.manifest import write_manifest
+from mockingjay.data.quarantine import Quarantine, Refusal
+from mockingjay.data.splits import split
+from mockingjay.encoders.encoder import Encoder
+from mockingjay.objectives import build_objective
+from mockingjay.objectives.objective import Objective
+from mockingjay.settings import Settings, Upkeep
+from mockingjay.train import checkpoint, ledger
+from mockingjay.train.distributed import Group, joined
+from mockingjay.train.estimate import Estimate, estimate
+from mockingjay.train.loop import Run, Tick
+from mockingjay.train.signals import Stop, listening
+
+OVERHEAD = 0.08  # share of a budget kept for validation, checkpoints and a machine that slows down
+TRIAL = 4  # steps that are timed before a run; the first is not counted
+SILENCE = 20.0  # seconds; the longest time without a line of progress
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """What a run came to; `stopped` is a signal's exit code where it was asked to leave early, else 0."""
+
+    folder: Path
+    encoder: Encoder
+    settings: Settings
+    steps: int
+    stopped: int = 0
+    picture: dict[str, Any] | None = None
+
+
+def hold_out(utterances: Sequence[Utterance], upkeep: Upkeep, seed: int) -> dict[str, tuple[Utterance, ...]]:
+    """Split utterances into `train` and `valid`, speakers apart where all are known."""
+    seconds = sum(utterance.seconds for utterance in utterances)
+    share = min(upkeep.held_out, 600.0 / seconds)
+    by = "speaker" if len({utterance.speaker for utterance in utterances} - {None}) >= 4 else "utterance"
+    if any(utterance.speaker is None for utterance in utterances):
+        by = "utterance"
+    return split(utterances, {"train": 1 - share, "valid": share}, seed, by)
+
+
+def pretrain(
+    chosen: Settings,
+    utterances: Sequence[Utterance],
+    out: Path,
+    *,
+    budget: float | None = None,
+    device: str = "auto",
+    start: Encoder | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Pretrained:
+    """Train an objective, or continue the run in `out`.
+
+    Args:
+        chosen: Resolved settings.
+        utterances: What to learn from, scanned; a part is held out.
+        out: The run's folder.
+        budget: Seconds the training may take; sets `train.steps` where the run begins.
+        device: "auto", "cpu" or "cuda".
+        start: An encoder to go on from instead of random weights.
+        say: Told a line at a time.
+
+    Raises:
+        ConfigError: The folder holds another run, or the settings contradict each other.
+        DataError: The corpus cannot feed the plan.
+        CheckpointError: No checkpoint of the run is whole.
+        MachineError: No room, no permission, or another process is writing here.
+        TrainingError: A step was not finite.
+    """
+    with ExitStack() as stack:
+        group = stack.enter_context(joined(device))
+        if group.writes:
+            stack.enter_context(ledger.locked(out))
+        stop = stack.enter_context(listening())
+        return _Session(chosen, utterances, out, group, stop, say).pretrain(budget, start)
+
+
+class _Session:
+    """One process's part in a run: the pieces that steps, validation and checkpoints share."""
+
+    def __init__(
+        self,
+        chosen: Settings,
+        utterances: Sequence[Utterance],
+        out: Path,
+        group: Group,
+        stop: Stop,
+        say: Callable[[str], None],
+    ) -> None:
+        self.settings, self.out, self.group, self.stop = chosen, out, group, stop
+        self.say = say if group.writes else lambda line: None
+        self.parts = hold_out(utterances, chosen.upkeep, chosen.batches.seed)
+        self.plan = BatchPlan(self.parts["train"], chosen.batches, group.ranks * chosen.train.accumulate)
+        self.held = self._held_batches()
+        self.quarantine = Quarantine(out / "quarantine.jsonl" if group.writes else None)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(chosen.train.seed)
+            self.learner: Objective = build_objective(chosen.objective)
+        self.learner.to(group.device)
+
+    def pretrain(self, budget: float | None, start: Encoder | None) -> Pretrained:
+        """Begin or continue, train, and write the encoder."""
+        folder = self.out / "checkpoints"
+        saved = checkpoint.load_latest(folder, self.say)
+        if saved is None:
+            self.learner.prepare(_Prepared(self.plan, self.group.device))
+            if start is not None:
+                self._begin_from(start)
+        self._settle_steps(budget, begun=saved is not None)
+        if self.group.writes:
+            checkpoint.sweep(folder)
+            ledger.claim(self.out, self.settings, self.plan.fingerprint)
+            checkpoint.check_room(folder, checkpoint.estimate_bytes(self.learner, self.settings.upkeep.keep))
+            named = [(name, each) for name, part in self.parts.items() for each in part]
+            write_manifest(self.out / "corpus.jsonl", [replace(each, split=name) for name, each in named])
+        run = Run(self.learner, self.settings.train, self.group.device, self.group)
+        if saved is not None:
+            run.restore(saved)
+            self.say(f"resuming {self.out} at step {run.step} of {self.settings.train.steps}")
+        self._train(run, folder)
+        encoder = self.learner.encoder.eval()
+        if self.group.writes and not self.stop.requested:
+            encoder.save(self.out / "encoder", self._card(run.step))
+        return Pretrained(self.out, encoder, self.settings, run.step, self.stop.exit_code, self._picture())
+
+    def _begin_from(self, start: Encoder) -> None:
+        own = self.learner.encoder.config
+        if start.config != own:
+            raise ConfigError(
+                "--init: the encoder there has another shape than the settings ask for, "
+                "expected the same frontend and context; choose the preset it was trained with"
+            )
+        self.learner.encoder.load_state_dict(start.state_dict())
+
+    def _settle_steps(self, budget: float | None, begun: bool) -> None:
+        """Turn a budget into steps, once; a resumed run keeps what its config says."""
+        config_file = self.out / "config.toml"
+        if budget is not None and config_file.is_file():
+            steps = config.read_toml(config_file).get("train", {}).get("steps", self.settings.train.steps)
+            self._set_steps(steps)
+            return
+        if begun:
+            return
+        cost = self._estimate()
+        if budget is not None:
+            self._set_steps(cost.steps(budget * (1 - OVERHEAD)))
+        steps, plan = self.settings.train.steps, self.plan
+        hours = steps / plan.steps_per_epoch * plan.seconds_per_epoch / 3600
+        self.say(
+            f"{steps} steps of {cost.seconds:.2f} s: about {_clock(steps * cost.seconds)}; "
+            f"{cost.memory / 2**30:.1f} GiB of memory; "
+            f"{hours:.1f} h of audio seen, {steps / plan.steps_per_epoch:.1f} times the corpus"
+        )
+
+    def _set_steps(self, steps: int) -> None:
+        self.settings = config.overlay(self.settings, {"train": {"steps": steps}})
+
+    def _estimate(self) -> Estimate:
+        with closing(self._loader().steps()) as steps:
+            trial = list(itertools.islice(steps, TRIAL))
+        return estimate(self.learner, self.settings.train, trial, self.group.device, self.group)
+
+    def _loader(self) -> Loader:
+        upkeep = self.settings.upkeep
+        return Loader(
+            self.plan,
+            rank=self.group.rank,
+            ranks=self.group.ranks,
+            workers=upkeep.workers,
+            cache=int(upkeep.cache * 2**30),
+            refuse=self._refuse,
+            refused=[each.id for each in self.plan.utterances if each.path in self.quarantine],
+            pin=self.group.device.type == "cuda",
+        )
+
+    def _refuse(self, utterance: Utterance, error: DataError) -> None:
+        assert isinstance(error, AudioError)
+        self.quarantine.add(Refusal.of(error, utterance.id))
+        self.quarantine.check(len(self.plan.utterances))
+
+    def _train(self, run: Run, folder: Path) -> None:
+        upkeep, steps = self.settings.upkeep, self.settings.train.steps
+        validate_every = upkeep.validate_every or max(1, steps // 20)
+        log_every = upkeep.log_every or max(1, steps // 500)
+        metrics = ledger.Metrics(self.out / "metrics.jsonl", run.step) if self.group.writes else None
+        pace = _Pace(self.say, steps, run.step)
+        if run.step == 0 and metrics is not None:
+            metrics.append({"step": 0, "validation": self._validate()})
+        with closing(self._loader().steps(run.step)) as batches:
+            for tick in run.ticks(batches):
+                leaving = self.group.any(self.stop.requested)
+                last = tick.step == steps or leaving
+                row = tick.row() if tick.step % log_every == 0 or tick.step % validate_every == 0 or last else None
+                if row is not None and (tick.step % validate_every == 0 or tick.step == steps):
+                    row["validation"] = self._validate()
+                if row is not None and metrics is not None:
+                    metrics.append(row)
+                if metrics is not None and (last or pace.save_due(tick.step, upkeep.save_every)):
+                    metrics.sync()
+                    checkpoint.save(folder, run.checkpoint(), upkeep.keep)
+                pace.tell(tick, row, last)
+                if leaving:
+                    break
+        if metrics is not None:
+            metrics.close()
+
+    def _held_batches(self) -> list[Batch]:
+        """Read the held-out utterances once, in batches of like lengths; every rank has a share."""
+        plan = BatchPlan(self.parts["valid"], self.settings.batches.model_copy(update={"minimum": 0.0}))
+        own = range(self.group.rank, plan.steps_per_epoch, self.group.ranks)
+        loader = Loader(plan, workers=0, refuse=lambda utterance, error: None)
+        return [next(loader.steps(step))[0] for step in own]
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Score the held-out part; beside the objective stand its trivial predictors on the same cells."""
+        self.learner.eval()
+        totals: dict[str, torch.Tensor] = {}
+        for batch in self.held:
+            loss = self.learner(batch.to(self.group.device), 0.0, Draw(self.settings.batches.seed))
+            for name, value in {"weight": loss.weight, "model": loss.sum, **loss.parts}.items():
+                totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value
+        for name in sorted(totals):
+            self.group.sum(totals[name])
+        weight = totals.pop("weight").item()
+        return {name: value.item() / weight for name, value in totals.items()}
+
+    def _picture(self) -> dict[str, Any] | None:
+        """Show a held-out utterance true, altered and rebuilt."""
+        if not self.held:
+            return None
+        self.learner.eval()
+        batch = self.held[0]
+        first = Batch(
+            Waves(batch.waves.samples[:1, : int(batch.waves.lengths[0])], batch.waves.lengths[:1]), batch.utterances[:1]
+        ).to(self.group.device)
+        picture = self.learner.picture(first, Draw(self.settings.batches.seed))
+        if picture is None:
+            return None
+        panels = {"true": picture.true, "masked": picture.altered, "rebuilt": picture.rebuilt, "hidden": picture.hidden}
+        return {
+            **{name: panel.cpu().numpy() for name, panel in panels.items()},
+            "hop_seconds": picture.hop / SAMPLE_RATE,
+            "utterance": first.utterances[0].id,
+        }
+
+    def _card(self, step: int) -> str:
+        encoder = self.learner.encoder
+        parameters = sum(parameter.numel() for parameter in encoder.parameters())
+        hours = self.plan.seconds_per_epoch / 3600
+        return (
+            f"# {self.settings.objective.kind}\n\n"
+            f"{parameters:,} parameters; {encoder.depth} layers of width {encoder.dim}, one step every {encoder.hop} "
+            f"samples at {SAMPLE_RATE} Hz. Trained {step} steps on {hours:.2f} h of audio.\n\n"
+            "Padding changes no valid step by more than 1e-5.\n\n"
+            '```python\nimport mockingjay\nencoder = mockingjay.open_representation("path/of/this/folder")\n```\n\n'
+            f"```json\n{json.dumps(self.settings.model_dump(mode='json'), indent=2)}\n```\n"
+        )
+
+
+class _Prepared:
+    """The training part, once through, for statistics; may be iterated again."""
+
+    def __init__(self, plan: BatchPlan, device: torch.device) -> None:
+        self.plan, self.device = plan, device
+
+    def __iter__(self) -> Iterator[Batch]:
+        single = BatchPlan(self.plan.utterances, self.plan.config)
+        with closing(Loader(single, refuse=lambda utterance, error: None).steps()) as steps:
+            for batches in itertools.islice(steps, single.steps_per_epoch):
+                yield batches[0].to(self.device)
+
+
+class _Pace:
+    """Decides by the clock when to speak and, where no number of steps is set, when to save."""
+
+    def __init__(self, say: Callable[[str], None], steps: int, step: int) -> None:
+        self.say, self.steps, self.first = say, steps, step
+        self.began = self.saved = time.monotonic()
+        self.spoken = -SILENCE
+
+    def save_due(self, step: int, every: int | None) -> bool:
+        now = time.monotonic()
+        due = step % every == 0 if every else now - self.saved > 120.0
+        if due:
+            self.saved = now
+        return due
+
+    def tell(self, tick: Tick, row: dict[str, Any] | None, last: bool) -> None:
+        now = time.monotonic()
+        validation = (row or {}).get("validation")
+        if not (last or validation) and now - self.spoken < SILENCE:
+            return
+        self.spoken = now
+        done = tick.step - self.first
+        left = (self.steps - tick.step) * (now - self.began) / done
+        speed = tick.audio_seconds / tick.seconds
+        words = f"step {tick.step}/{self.steps}  loss {tick.loss:.4f}  {speed:.0f} s of audio per s"
+        if validation:
+            words += "  held out: " + ", ".join(f"{name} {value:.3f}" for name, value in validation.items())
+        self.say(words if last else f"{words}  {_clock(left)} left")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

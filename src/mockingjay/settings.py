@@ -1,0 +1,80 @@
+"""What a run is a function of, besides its audio: an objective's defaults, a preset, and single changes."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import Field
+
+from mockingjay.core import config
+from mockingjay.core.errors import ConfigError
+from mockingjay.data.batches import BatchPlan
+from mockingjay.objectives import OBJECTIVES, ObjectiveConfig
+from mockingjay.objectives.mockingjay import Mockingjay
+from mockingjay.train.loop import Run
+
+
+class Upkeep(config.Config):
+    """What happens between steps; none of it changes a weight, except which utterances are held out."""
+
+    held_out: float = Field(0.05, gt=0, lt=0.5)
+    """Share of the corpus that is never trained on, at most ten minutes of it; speakers apart where they are known."""
+    validate_every: int | None = Field(None, ge=1)
+    """Steps from one validation to the next; none: twenty times a run."""
+    save_every: int | None = Field(None, ge=1)
+    """Steps from one checkpoint to the next; none: every two minutes."""
+    log_every: int | None = Field(None, ge=1)
+    """Steps from one line of metrics.jsonl to the next; none: five hundred lines a run."""
+    keep: int = Field(2, ge=2)
+    """Whole checkpoints that stay."""
+    workers: int = Field(2, ge=0)
+    """Threads that read audio ahead; they only decode."""
+    cache: float = Field(1.0, ge=0)
+    """GiB of decoded audio kept in memory."""
+
+
+class Settings(config.Config):
+    """Everything a run is a function of, besides its audio."""
+
+    objective: ObjectiveConfig = Mockingjay.Config()
+    """The method, its encoder included."""
+    batches: BatchPlan.Config = BatchPlan.Config()
+    """What a step learns from."""
+    train: Run.Config = Run.Config()
+    """Optimisation."""
+    upkeep: Upkeep = Upkeep()
+    """Validation, checkpoints, reading."""
+
+
+def preset_names(objective: str) -> list[str]:
+    """List the presets of an objective."""
+    folder = files("mockingjay") / "presets" / objective
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def settings(
+    objective: str, preset: str | None = None, changes: Sequence[str] = (), seed: int | None = None
+) -> Settings:
+    """Resolve an objective's defaults, a preset or TOML file, and `path=value` changes, in this order.
+
+    Raises:
+        ConfigError: A name, key or value is wrong.
+    """
+    if objective not in OBJECTIVES:
+        raise ConfigError(
+            f"{objective}: no such objective, expected one of {', '.join(OBJECTIVES)}; check the spelling"
+        )
+    resolved = Settings(objective=OBJECTIVES[objective].Config())
+    if preset is not None:
+        path = Path(str(files("mockingjay") / "presets" / objective / f"{preset}.toml"))
+        if not path.is_file():
+            path = Path(preset)
+        if not path.is_file():
+            known = ", ".join(preset_names(objective))
+            raise ConfigError(
+                f"--preset {preset}: no such preset, expected one of {known} or a TOML file; check the spelling"
+            )
+        resolved = config.overlay(resolved, config.read_toml(path), str(path.name))
+    if seed is not None:
+        resolved = config.overlay(resolved, {"train": {"seed": seed}, "batches": {"seed": seed}})
+    return config.overlay(resolved, config.assignments(changes))

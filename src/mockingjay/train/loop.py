@@ -1,0 +1,271 @@
+"""The loop is a generator: one optimiser step per tick, and the caller decides about everything between two ticks.
+
+It trains objectives, probes and fine-tuning alike, for all it knows is `learner(batch, progress, draw) → Loss`. The
+summed loss is divided by the summed weight over all ranks and accumulation steps, so 2 ranks × 4 utterances are 1 rank
+× 8, whatever their lengths. Nothing it needs outlives a step but weights, moments and the step's number: that is what a
+checkpoint holds.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from mockingjay.core.config import Config as Table
+from mockingjay.core.draw import Draw, address
+from mockingjay.core.errors import CheckpointError, TrainingError
+from mockingjay.core.learner import Learner
+from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance
+from mockingjay.encoders.contexts.context import Context
+from mockingjay.train.checkpoint import Checkpoint
+from mockingjay.train.distributed import Group
+from mockingjay.train.optimiser import Optimiser
+from mockingjay.train.precision import Precision, precision_of
+from mockingjay.train.schedule import SCHEDULES, Schedule
+
+_NAMED = 3  # utterances in an error's sentence
+_FIXED = 4  # totals before the learner's own parts: loss sum, weight, samples, cells of the padded batch
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one optimiser step did. Its figures are read from the device only when asked for."""
+
+    step: int  # steps done, this one included
+    lr: float
+    seconds: float  # of the caller's clock, from asking for the data to the step's end (on CUDA: to its launch)
+    waited: float  # seconds of these for data
+    totals: Float[Tensor, " totals"]  # over all ranks and accumulation steps
+    norm: Float[Tensor, ""]
+    names: tuple[str, ...]
+
+    @property
+    def loss(self) -> float:
+        """Loss per scored cell."""
+        return self._mean(0)
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The learner's named parts per scored cell."""
+        return {name: self._mean(_FIXED + index) for index, name in enumerate(self.names)}
+
+    @property
+    def grad_norm(self) -> float:
+        """Norm of the global gradient before clipping."""
+        return self.norm.item()
+
+    @property
+    def audio_seconds(self) -> float:
+        """Seconds of audio learned from, over all ranks."""
+        return self.totals[2].item() / SAMPLE_RATE
+
+    @property
+    def padding(self) -> float:
+        """Share of the batches that was padding, 0–1."""
+        return 1 - (self.totals[2] / self.totals[3]).item()
+
+    def row(self) -> dict[str, float]:
+        """Return a line of metrics.jsonl."""
+        figures = {"step": self.step, "seconds": self.seconds, "waited": self.waited, "loss": self.loss, "lr": self.lr}
+        return figures | {
+            "grad_norm": self.grad_norm,
+            "audio_seconds": self.audio_seconds,
+            "padding": self.padding,
+            **self.parts,
+        }
+
+    def _mean(self, index: int) -> float:
+        values = self.totals.tolist()
+        return values[index] / values[1] if values[1] else 0.0
+
+
+class Run:
+    """A learner on its way from step 0 to the last.
+
+    Attributes:
+        learner: What is trained, on the run's device.
+        step: Steps done.
+        optimiser: Moments and gradients.
+    """
+
+    class Config(Table):
+        """Defaults are Mockingjay's: Adam, warm-up over 7 % of 500 000 steps to 4e-4, then down to 0 (section 3.1)."""
+
+        steps: int = Field(500_000, ge=1)
+        """Optimiser steps in all; the schedule ends there."""
+        learning_rate: float = Field(4e-4, gt=0, le=10)
+        """Peak learning rate."""
+        warmup: float = Field(0.07, ge=0, le=1)
+        """Share of the steps in which the learning rate rises."""
+        schedule: Schedule = "linear"
+        """After warm-up: fall linearly to 0, or stay constant."""
+        clip: float = Field(1.0, gt=0)
+        """Largest global gradient norm (code)."""
+        accumulate: int = Field(1, ge=1)
+        """Micro-batches per step and rank; more need less memory and change nothing else."""
+        optimiser: Optimiser.Config = Optimiser.Config()
+        """AdamW."""
+        precision: Precision = "auto"
+        """float32, bfloat16 (matrix products only), or auto: bfloat16 on CUDA, float32 on a CPU."""
+        compile: Literal["auto", "off", "on"] = "auto"
+        """Compile the context network with torch.compile; auto: on CUDA only, for a CPU gains nothing by it."""
+        seed: int = Field(0, ge=0)
+        """Addresses masks and dropout."""
+
+    def __init__(
+        self, learner: Learner, config: Config, device: torch.device | str = "cpu", group: Group | None = None
+    ) -> None:
+        self.device = torch.device(device)
+        self.learner = learner.to(self.device)
+        self.config = config
+        self.group = group or Group(device=self.device)
+        self.optimiser = Optimiser(learner, config.optimiser)
+        self.step = 0
+        self._dtype = precision_of(config.precision, self.device)
+        self._watch = _Watch(self.device)
+        if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
+            for module in learner.modules():
+                if isinstance(module, Context):
+                    module.compile(dynamic=True)  # in place, so that parameters keep their names
+
+    def ticks(self, batches: Iterable[Sequence[Batch]]) -> Iterator[Tick]:
+        """Take optimiser steps until the last one or until the data end.
+
+        Args:
+            batches: For each step from `self.step` on, this rank's micro-batches.
+
+        Raises:
+            TrainingError: A loss or gradient is not finite. The weights are those before the step.
+        """
+        source = iter(batches)
+        while self.step < self.config.steps:
+            began = time.perf_counter()
+            micro_batches = next(source, None)
+            if micro_batches is None:
+                break
+            yield self._take(micro_batches, began, time.perf_counter() - began)
+        self._watch.settle()
+
+    def checkpoint(self, **notes: object) -> Checkpoint:
+        """Gather what a resumed run needs; `notes` are the caller's own, of JSON's types.
+
+        Raises:
+            TrainingError: The last step turned out not to be finite.
+        """
+        self._watch.settle()
+        return Checkpoint(self.step, dict(self.learner.state_dict()), self.optimiser.tensors(), notes)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint.
+
+        Raises:
+            CheckpointError: It is of another model.
+        """
+        own = {name: value.shape for name, value in self.learner.state_dict().items()}
+        saved = {name: value.shape for name, value in checkpoint.model.items()}
+        if own != saved:
+            name = next(name for name in {**own, **saved} if own.get(name) != saved.get(name))
+            raise CheckpointError(
+                f"model.safetensors: {name} is {_shape(saved.get(name))}, expected {_shape(own.get(name))}; "
+                "use the config in the run's folder"
+            )
+        self.learner.load_state_dict(checkpoint.model)
+        self.optimiser.restore(checkpoint.optimiser)
+        self.step = checkpoint.step
+
+    def _take(self, micro_batches: Sequence[Batch], began: float, waited: float) -> Tick:
+        config = self.config
+        progress = self.step / config.steps
+        torch.manual_seed(address(config.seed, self.step, self.group.rank) & (2**63 - 1))  # for dropout
+        self.learner.train()
+        self.optimiser.clear()
+        totals, names = self._accumulate(micro_batches, progress)
+        self.group.sum(totals)
+        self.group.sum(self.optimiser.gradients)
+        # A step in which nothing was scored has sum 0 and gradient 0; it is divided by 1.
+        weight = torch.where(totals[1] > 0, totals[1], torch.ones_like(totals[1]))
+        norm = torch.linalg.vector_norm(self.optimiser.gradients) / weight
+        self._watch.settle()
+        skip = self._watch.look(
+            self.step, totals[0], norm, [each for batch in micro_batches for each in batch.utterances]
+        )
+        self.optimiser.gradients *= (config.clip / (norm + 1e-6)).clamp(max=1) / weight
+        lr = config.learning_rate * SCHEDULES[config.schedule](self.step, config.steps, config.warmup)
+        self.optimiser.step(lr, skip)
+        self.learner.after_step(progress)
+        self.step += 1
+        return Tick(self.step, lr, time.perf_counter() - began, waited, totals, norm, names)
+
+    def _accumulate(
+        self, micro_batches: Sequence[Batch], progress: float
+    ) -> tuple[Float[Tensor, " totals"], tuple[str, ...]]:
+        """Add up gradients in place, and the loss, its weight and its parts."""
+        totals, names = [], ()
+        for batch in micro_batches:
+            draw = Draw(self.config.seed, batch.epoch)
+            with self._autocast():
+                loss = self.learner(batch.to(self.device), progress, draw)
+            loss.sum.backward()
+            names = tuple(sorted(loss.parts))
+            lengths = batch.waves.lengths
+            audio = torch.stack([lengths.sum(), lengths.new_tensor(batch.waves.samples.numel())])
+            figures = [loss.sum, loss.weight, *(loss.parts[name] for name in names)]
+            figures = torch.stack([each.detach().float() for each in figures])
+            audio = audio.to(self.device, torch.float32, non_blocking=True)
+            totals.append(torch.cat([figures[:2], audio, figures[2:]]))
+        return torch.stack(totals).sum(0), names
+
+    def _autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32)
+
+
+class _Watch:
+    """Sees that every step is finite.
+
+    On a CPU at once. On CUDA the step is made harmless on the device and reported one step later, so that the host
+    never waits.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._seen: tuple[int, Tensor, Sequence[Utterance]] | None = None
+        self._copied = torch.cuda.Event() if self._cuda else None
+
+    def look(
+        self, step: int, loss: Float[Tensor, ""], norm: Float[Tensor, ""], utterances: Sequence[Utterance]
+    ) -> Float[Tensor, ""] | None:
+        """Look at a step before it is taken; what is returned tells the optimiser on CUDA to skip it."""
+        figures = torch.stack([loss, norm])
+        self._seen = (step, figures.to("cpu", non_blocking=True), utterances)
+        if self._copied is None:
+            self.settle()
+            return None
+        self._copied.record()
+        return (~torch.isfinite(figures).all()).float()
+
+    def settle(self) -> None:
+        """Report on the step looked at last."""
+        if self._seen is None:
+            return
+        (step, figures, utterances), self._seen = self._seen, None
+        if self._copied is not None:
+            self._copied.synchronize()
+        if not torch.isfinite(figures).all():
+            loss, norm = figures.tolist()
+            named = ", ".join(each.id for each in utterances[:_NAMED])
+            more = f" and {len(utterances) - _NAMED} more" if len(utterances) > _NAMED else ""
+            raise TrainingError(
+                f"step {step + 1}: gradient norm is {norm} and the summed loss {loss} (utterances {named}{more}), "
+                "expected finite "
+                f"numbers; last whole step {step}: look at these recordings or lower the learning rate"
+            )
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    return "absent" if shape is None else str(tuple(shape))
