@@ -25,7 +25,7 @@ def row(representation, value, task="speaker", half=0.01, **more):
     return {"representation": representation, "task": task, **keys, **more}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rows():
     values = {"mel": 0.52, "random:mockingjay": 0.498, "runs/mockingjay": 0.612}
     speaker = [row(name, value, majority=0.042) for name, value in values.items()]
@@ -35,7 +35,7 @@ def rows():
     return speaker + phone
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def metrics():
     lines = []
     for step in range(10, 1010, 10):
@@ -47,7 +47,7 @@ def metrics():
     return lines
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spectrogram():
     time, dim = 200, 80
     true = torch.sin(torch.arange(dim) / 4 + 3 * torch.sin(torch.arange(time)[:, None] / 30))
@@ -57,7 +57,7 @@ def spectrogram():
     return {"true": true, "masked": masked, "rebuilt": 0.8 * true, "hidden": hidden, "hop_seconds": 0.01}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(rows, metrics, spectrogram):
     durations = np.random.default_rng(0).gamma(6, 1.6, 300).tolist()
     return run_page(
@@ -112,7 +112,8 @@ def test_a_reader_sees_every_picture_and_nothing_is_fetched(chrome, page, tmp_pa
     assert chrome.get_log("browser") == []
     assert chrome.title == page.title
     boxes = chrome.execute_script(
-        "return [...document.querySelectorAll('svg, img, image')].map(e => e.getBoundingClientRect()).map(b => [b.width, b.height])"
+        "return [...document.querySelectorAll('svg, img, image')]"
+        ".map(e => e.getBoundingClientRect()).map(b => [b.width, b.height])"
     )
     assert len(boxes) >= 5 + 3 and all(min(box) > 0 for box in boxes)
     assert chrome.execute_script("return document.documentElement.scrollWidth") == width
@@ -196,8 +197,9 @@ def test_missing_parts_are_said_in_words():
 def test_headline_says_what_the_intervals_allow(rows):
     speaker, phone = headline(rows).split("\n\n")
     assert speaker == (
-        "Speaker accuracy: runs/mockingjay reaches 61.2 % [60.2, 62.2], better, with intervals apart, than mel at 52.0 % "
-        "[51.0, 53.0] and random:mockingjay at 49.8 % [48.8, 50.8]. Always giving the commonest answer reaches 4.2 %."
+        "Speaker accuracy: runs/mockingjay reaches 61.2 % [60.2, 62.2], better, with intervals apart, "
+        "than mel at 52.0 % [51.0, 53.0] and random:mockingjay at 49.8 % [48.8, 50.8]. "
+        "Always giving the commonest answer reaches 4.2 %."
     )
     assert "not distinguishable by overlapping intervals from mel at 52.0 % [50.0, 54.0]" in phone
     worse = headline([row("mel", 0.5), row("a", 0.4), row("b", 0.3)])
@@ -258,8 +260,7 @@ def test_results_round_trip(rows, tmp_path):
     for saved in (rows, [], [row("ä\udcff", 0.5, ci95=None)]):
         write_results(path, saved)
         assert len(json.loads(path.read_text())) == len(saved)
-        if "\udcff" not in str(saved):
-            assert read_results(path) == saved
+        assert read_results(path) == saved
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
 
 
@@ -269,7 +270,7 @@ def test_results_are_strict(rows, tmp_path):
         DataError, match=r"row 1, a on speaker: value is nan, expected a finite number; measure it again"
     ):
         write_results(path, [row("a", float("nan"))])
-    with pytest.raises(DataError, match="row 1, a on speaker: ci95 is inf"):
+    with pytest.raises(DataError, match="row 1, a on speaker: ci95 is -inf"):
         write_results(path, [row("a", 0.5, half=float("inf"))])
     with pytest.raises(DataError, match="row 2 lacks metric, n, expected representation, task"):
         write_results(path, [row("a", 0.5), {k: v for k, v in row("a", 0.5).items() if k not in ("metric", "n")}])
@@ -333,16 +334,11 @@ def test_long_curves_stay_small():
 
 def test_key_values_are_readable():
     values = {"a_b": {"c": True, "d": None}, "e": 1234567, "f": 0.000123456, "g": [1, "x"], "h": []}
-    items = dict(key_values(values).items)
-    assert (
-        items
-        == {
-            "a_b › c": "yes",
-            "a_b › d": "not known",
-            "e": "1,234,567",
-            "f": "0.0001235",
-            "g": "1, x",
-            "h": "none",
-        }
-        or items["a b › c"] == "yes"
+    assert key_values(values).items == (
+        ("a b › c", "yes"),
+        ("a b › d", "not known"),
+        ("e", "1,234,567"),
+        ("f", "0.0001235"),
+        ("g", "1, x"),
+        ("h", "none"),
     )

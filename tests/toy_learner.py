@@ -1,6 +1,10 @@
 """A learner small enough for the tests of the loop, and a corpus for it."""
 
 import math
+import multiprocessing
+import warnings
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 
 import torch
 from jaxtyping import Float
@@ -58,3 +62,12 @@ def speak(path, start: float = 0.0, seconds: float | None = None) -> Float[Tenso
     times = torch.arange(first, first + count, dtype=torch.float64)
     wave = 0.3 * torch.sin(times * 2 * math.pi * (100 + 13 * number) / 16_000)
     return ((wave * 32768).round() / 32768).float()
+
+
+def forked(function: Callable, *arguments) -> BaseProcess:
+    """Start a process with all that is imported here; a fresh one would import torch for seconds."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns where the parent has threads
+        process.start()
+    return process

@@ -21,10 +21,12 @@ from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance, Waves
 from mockingjay.data.batches import BatchPlan, Loader
-from mockingjay.data.manifest import write_manifest
+from mockingjay.data.manifest import Corpus, write_manifest
 from mockingjay.data.quarantine import Quarantine, Refusal
+from mockingjay.data.scan import Health, scan
 from mockingjay.data.splits import split
 from mockingjay.encoders.encoder import Encoder
+from mockingjay.encoders.frontends import build_frontend
 from mockingjay.objectives import build_objective
 from mockingjay.objectives.objective import Objective
 from mockingjay.settings import Settings, Upkeep
@@ -49,6 +51,29 @@ class Pretrained:
     steps: int
     stopped: int = 0
     picture: dict[str, Any] | None = None
+
+
+def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], None]) -> Health:
+    """Decode everything once; refused files are named in quarantine.jsonl and must stay within their budget."""
+    shortest = max(chosen.batches.minimum, build_frontend(chosen.objective.encoder.frontend).receptive / SAMPLE_RATE)
+    health = scan(corpus, shortest, cache=out / "scan.jsonl")
+    quarantine = Quarantine(out / "quarantine.jsonl")
+    for refusal in health.corpus.refused:
+        quarantine.add(refusal)
+        say(refusal.text)
+    quarantine.check(len(health.corpus.utterances) + len(health.corpus.refused))
+    if not health.corpus.utterances:
+        raise DataError(
+            f"{corpus.name}: no utterance can be used, expected speech; see the refusals in {out}/quarantine.jsonl"
+        )
+    speakers = len(health.corpus.speakers) or "unknown"
+    say(f"{corpus.name}: {len(health.corpus.utterances)} utterances, {health.hours:.2f} h, {speakers} speakers")
+    return health
+
+
+def untested(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Leave out what a corpus's own split keeps for testing."""
+    return [each for each in utterances if not (each.split or "").startswith("test")]
 
 
 def hold_out(utterances: Sequence[Utterance], upkeep: Upkeep, seed: int) -> dict[str, tuple[Utterance, ...]]:

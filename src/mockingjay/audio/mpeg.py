@@ -14,24 +14,38 @@ _LOOKED_AT = 1 << 16  # bytes; 100 frames and more
 
 
 def has_unknown_length(descriptor: int) -> bool:
-    """Whether an MP3 file has neither a Xing, Info or VBRI table nor a constant bit rate in its first 64 KiB."""
-    start = os.pread(descriptor, 10, 0)
-    offset = 0
-    if start.startswith(b"ID3") and len(start) == 10:
-        # The tag's length has seven bits a byte (ID3v2.4, section 3.1).
-        offset = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(start[6:], (21, 14, 7, 0)))
-    data = os.pread(descriptor, _LOOKED_AT, offset)
+    """Whether an MP3 file has neither a table of its length nor a constant bit rate in its first 64 KiB."""
+    data = os.pread(descriptor, _LOOKED_AT, _first_frame(descriptor))
     bit_rates = set()
     position = 0
     while position + 4 <= len(data):
         length, bit_rate = _frame(data[position : position + 4])
         if not length:
             break
-        if not bit_rates and any(name in data[position : position + 64] for name in (b"Xing", b"Info", b"VBRI")):
+        if not bit_rates and any(name in data[:64] for name in (b"Xing", b"Info", b"VBRI")):
             return False
         bit_rates.add(bit_rate)
         position += length
     return len(bit_rates) > 1
+
+
+def promised_bytes(descriptor: int) -> int:
+    """Read from an MP3's Xing or Info table where the file should end; 0 where no table says so."""
+    offset = _first_frame(descriptor)
+    data = os.pread(descriptor, 64, offset)
+    table = max(data.find(b"Xing"), data.find(b"Info"))
+    if table < 0 or len(data) < table + 16 or not data[table + 7] & 2:
+        return 0
+    place = table + 8 + 4 * (data[table + 7] & 1)  # the count of frames stands before that of bytes
+    return offset + int.from_bytes(data[place : place + 4], "big")
+
+
+def _first_frame(descriptor: int) -> int:
+    """Where the first frame stands: behind the ID3 tag, whose length has seven bits a byte (ID3v2.4, section 3.1)."""
+    start = os.pread(descriptor, 10, 0)
+    if not start.startswith(b"ID3") or len(start) < 10:
+        return 0
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(start[6:], (21, 14, 7, 0)))
 
 
 def _frame(head: bytes) -> tuple[int, int]:

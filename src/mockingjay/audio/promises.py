@@ -7,6 +7,8 @@ near the type's end, as recorders write to a pipe) promises nothing.
 import os
 import struct
 
+from mockingjay.audio.mpeg import promised_bytes
+
 _OPEN_ENDED = 0x7FFF_F000  # bytes; from here up 32-bit lengths are placeholders of recorders that wrote to a pipe
 
 
@@ -30,6 +32,8 @@ def missing(descriptor: int, size: int) -> int:
         promised = _field(start, 16, "<Q")
     elif magic == b"OggS":
         promised = _ogg(descriptor, size)
+    elif start[:3] == b"ID3" or start[:1] == b"\xff":
+        promised = promised_bytes(descriptor)
     # One byte of padding is often forgotten by writers.
     return promised - size if promised > size + 1 else 0
 

@@ -3,10 +3,9 @@
 import sys
 import traceback
 
-import click
 import typer
 
-from mockingjay.cli import corpus, describe, extract, pretrain, probe, report, run
+from mockingjay.cli import corpus, describe, extract, pretrain, probe, run
 from mockingjay.core.errors import MockingjayError
 
 app = typer.Typer(
@@ -25,7 +24,6 @@ app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("finetune")(probe.finetune)
 app.command("predict")(probe.predict)
-app.command("report")(report.report)
 app.command("list")(describe.list_names)
 app.command("show")(describe.show)
 app.command("doctor")(describe.doctor)
@@ -33,22 +31,17 @@ app.command("doctor")(describe.doctor)
 
 def main() -> None:
     """Run the command line; a failure is one sentence on stderr and the exit code of its class."""
-    debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        code = app(arguments, standalone_mode=False)
+        app(arguments)
     except MockingjayError as error:
-        if debug:
+        if len(arguments) < len(sys.argv) - 1:
             traceback.print_exc()
         print(f"mockingjay: {type(error).__name__}: {error}", file=sys.stderr)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
         print("mockingjay: interrupted", file=sys.stderr)
-        code = 130
+        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
-        code = 141
-    sys.exit(code or 0)
+        sys.exit(141)

@@ -8,7 +8,7 @@ import typer
 
 from mockingjay.core.errors import ConfigError
 
-Out = Annotated[Path, typer.Option("--out", help="Folder to write; the same command again continues there.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write; the same command goes on there.")]
 Data = Annotated[
     Path, typer.Option("--data", help="A folder of audio, a manifest.jsonl, a CSV, or a corpus in its own layout.")
 ]

@@ -173,9 +173,10 @@ def _fill(table: Any, config: BaseModel, comments: bool) -> None:
         value = getattr(config, name)
         if name in nested or value is None:
             continue
-        table.add(name, tomlkit.item(list(value) if isinstance(value, tuple) else value))
+        item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
         if comments and field.description:
-            table[name].comment(" ".join(field.description.split()))
+            item.comment(" ".join(field.description.split()))
+        table.add(name, item)
     for name, value in nested.items():
         child = tomlkit.table()
         _fill(child, value, comments)

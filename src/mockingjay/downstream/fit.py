@@ -208,7 +208,7 @@ def _points(representation: Representation, task: Task, utterances: Sequence[Utt
     return sums
 
 
-def _layers(probe: Probe) -> list[dict[str, float]]:
+def _layers(probe: Probe) -> list[dict[str, int | float]]:
     weights, norms = probe.mix.weights.tolist(), probe.mix.norms.tolist()
     return [
         {"layer": layer, "weight": weight, "norm": norm}

@@ -4,7 +4,7 @@ Three ways of using a pre-trained encoder (Mockingjay, section 2.3): feature ext
 (`read="mix"`), both with the encoder frozen, and fine-tuning (`tune="all"`), encoder and head together.
 """
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -50,7 +50,7 @@ class Probe(Learner):
         self.head = build_head(config.head, representation.dim, len(task.outputs), task.resolution)
         self.train()
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Probe":
         """Enter training mode; a frozen representation stays in evaluation mode."""
         super().train(mode)
         if self.config.tune == "head":

@@ -64,7 +64,7 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "path.simplify": True,
 }
-PREDICTORS = {"mean": "utterance mean", "copy": "copy last"}
+PREDICTORS: Mapping[str, str] = {"mean": "utterance mean", "copy": "copy last"}
 _DASHES = ((WARM, (0, (5, 2))), (LEAF, (0, (1.5, 1.5))), (PLUM, (0, (5, 2, 1.5, 2))))
 
 
@@ -84,7 +84,7 @@ def inline(drawing: Drawing, name: str) -> Figure:
     _save(drawing.canvas, buffer, {"svg.hashsalt": name}, format="svg", metadata=nothing)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg ") :]
-    svg = re.sub(r' id="[a-z]+\d*[a-z]*_\d+"', "", svg)  # figure_1, line2d_1 …: referred to by nobody, twice on a page
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # figure_1, line2d_1 …: referred to by nobody, twice on a page
     svg = re.sub(r": (#[0-9a-f]{6})\b", lambda found: f": {_variable(found[1])}", svg)
     return Figure(svg, drawing.alt, drawing.caption)
 
@@ -247,7 +247,7 @@ def health_histograms(durations: Sequence[float], levels: Sequence[float]) -> Dr
     return Drawing(canvas, f"Histograms: {sentence}", sentence[:1].upper() + sentence[1:])
 
 
-def _save(canvas: Canvas, buffer: io.IOBase, style: Mapping[str, Any], **how: Any) -> None:
+def _save(canvas: Canvas, buffer: io.StringIO | io.BytesIO, style: Mapping[str, Any], **how: Any) -> None:
     with mpl.rc_context({**_STYLE, **style}), warnings.catch_warnings():
         # Labels in any script: the browser has fonts for what matplotlib's own lacks.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph", category=UserWarning)
@@ -280,7 +280,7 @@ def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]]) -> None:
     low, high = axes.get_ylim()
     heights = _apart({name: value for name, (_, value) in ends.items()}, 0.075 * (high - low))
     for name, (step, _) in ends.items():
-        label = PREDICTORS.get(name, name)
+        label = PREDICTORS.get(str(name), str(name))
         place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
         look = {"color": styles[name]["color"], "fontsize": 8.5, "fontweight": "bold" if name == "model" else "normal"}
         axes.annotate(label, (step, heights[name]), **place, **look)

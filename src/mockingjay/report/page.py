@@ -120,13 +120,19 @@ def write_page(path: Path, page: Page) -> None:
 def _template() -> Any:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["unbroken"] = _unbroken
+    environment.filters["breakable"] = _breakable
     environment.tests["of"] = lambda block, name: type(block).__name__ == name
     return environment.from_string(_source("page.html.j2"))
 
 
 def _unbroken(text: str) -> str:
-    """Keep a number with its unit and an interval in one line."""
-    return re.sub(r"(?<=\d) (?=%)|(?<=\d,) (?=[-\d.]+\])", "\N{NO-BREAK SPACE}", text)
+    """Keep a number with its unit, an interval, and a word with the dot after it, in one line."""
+    return re.sub(r"(?<=\d) (?=%)| (?=·)|(?<=\d,) (?=[-\d.]+\])", "\N{NO-BREAK SPACE}", text)
+
+
+def _breakable(name: str) -> Markup:
+    """Let a long name break after its punctuation."""
+    return Markup("<wbr>").join(re.split(r"(?<=[:/_-])", name))
 
 
 def _source(name: str) -> str:
@@ -137,10 +143,14 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
     items: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            items += _leaves(value, f"{prefix}{name} › ")
+            items += _leaves(value, f"{prefix}{_spaced(name)} › ")
         else:
-            items.append((f"{prefix}{name}".replace("_", " "), _readable(value)))
+            items.append((f"{prefix}{_spaced(name)}", _readable(value)))
     return items
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _readable(value: Any) -> str:

@@ -148,7 +148,7 @@ class Metrics:
         self._file.close()
 
 
-def _step(line: bytes) -> float:
+def _step(line: bytes) -> int | float:
     """Read a line's step; a line torn by a kill is after every step."""
     try:
         return json.loads(line)["step"] if line.endswith(b"\n") else float("inf")

@@ -70,7 +70,7 @@ class Tick:
         """Share of the batches that was padding, 0–1."""
         return 1 - (self.totals[2] / self.totals[3]).item()
 
-    def row(self) -> dict[str, float]:
+    def row(self) -> dict[str, int | float]:
         """Return a line of metrics.jsonl."""
         figures = {"step": self.step, "seconds": self.seconds, "waited": self.waited, "loss": self.loss, "lr": self.lr}
         return figures | {

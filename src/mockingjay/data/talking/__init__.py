@@ -1,9 +1,9 @@
 """The embedded corpus: synthetic speech with exact phone times, made on the spot, in four languages.
 
-Twenty-four voices of our own speak sentences of our own through espeak-ng; voice, sentence, sense, room, noise and level are drawn
-independently, so that nothing is separable by accident. Test voices are not in train, and no sentence is said twice. The columns
-are `speaker`, `split`, `text`, `lang`, `gender`, `sentiment` and the alignment. All of it is a function of (seed, minutes): the
-number of processes changes nothing, down to the bytes.
+Twenty-four voices of our own speak sentences of our own through espeak-ng; voice, sentence, sense, room, noise and
+level are drawn independently, so that nothing is separable by accident. Test voices are not in train, and no sentence
+is said twice. The columns are `speaker`, `split`, `text`, `lang`, `gender`, `sentiment` and the alignment. All of it
+is a function of (seed, minutes): the number of processes changes nothing, down to the bytes.
 """
 
 import os
@@ -20,7 +20,7 @@ from mockingjay.core.errors import ConfigError, MachineError
 from mockingjay.core.files import sync_folder, writing
 from mockingjay.data.manifest import Corpus, write_manifest
 from mockingjay.data.talking.espeak import version
-from mockingjay.data.talking.sentences import stream
+from mockingjay.data.talking.sentences import sentences
 from mockingjay.data.talking.speak import Line, Part, speak
 from mockingjay.data.talking.voices import voices
 
@@ -36,7 +36,8 @@ def talking(cache: Path | None = None, seed: int = 0, minutes: float = 30.0, wor
     """Make the embedded corpus, or find it where it was made before.
 
     Args:
-        cache: Folder that keeps the corpora; by default `mockingjay` below `MOCKINGJAY_CACHE`, `XDG_CACHE_HOME` or `~/.cache`.
+        cache: Folder that keeps the corpora; by default `mockingjay` below `MOCKINGJAY_CACHE`, `XDG_CACHE_HOME` or
+            `~/.cache`.
         seed: Of everything drawn.
         minutes: Of audio, at least.
         workers: As in `make`.
@@ -110,10 +111,12 @@ def _parts(audio: Path, seed: int, minutes: float) -> list[Part]:
     said: set[str] = set()
     parts = []
     for voice in cast:
-        sentences = stream(voice.language, np.random.default_rng(address(seed, "talking", voice.name)), said)
+        draw = np.random.default_rng(address(seed, "talking", voice.name))
         lines = tuple(
             Line(text, sentiment, address(seed, "talking", voice.name, index))
-            for index, (text, sentiment) in zip(range(int(seconds / _SHORTEST) + 1), sentences)
+            for index, (text, sentiment) in zip(
+                range(int(seconds / _SHORTEST) + 1), sentences(voice.language, draw, said)
+            )
         )
         parts.append(Part(voice, lines, seconds, audio))
     return parts

@@ -1,11 +1,13 @@
 """The synthesiser: espeak-ng through ctypes, with the sample at which each phone begins.
 
-espeak-ng reports a phone when its wave generator reaches it, so an onset is exact to one sample at 22 050 Hz (0.05 ms). Two facts
-of its source are undone here (`generate.c`, read at 1.52): the closure before a stop is emitted as exact zeros *before* the stop
-is reported, hence they are given to the stop; and marks of a change of language are reported as phones, hence they are dropped.
+espeak-ng reports a phone when its wave generator reaches it, so an onset is exact to one sample at 22 050 Hz (0.05 ms).
+Three of its habits (seen in 1.52) are undone here. The silence before a consonant, a stop's closure above all, is
+emitted as exact zeros *before* the phone is reported: it is given to the phone. A phone without a name is a pause
+only where it is silent; else it is a glide, and belongs to the phone before. Marks of a change of language are
+reported as phones: they are dropped.
 
-The library is one global state per process and not safe between threads; a lock guards it. A sentence's samples do not depend on
-what was said before, since our voices have no flutter, the one oscillator that espeak-ng never resets.
+The library is one global state per process and not safe between threads; a lock guards it. A sentence's samples do not
+depend on what was said before, since our voices use neither flutter nor trills, whose oscillators are never reset.
 """
 
 import ctypes
@@ -26,7 +28,8 @@ SILENCE = "sil"
 
 # speak_lib.h: espeakINITIALIZE_PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT; AUDIO_OUTPUT_SYNCHRONOUS; espeakCHARS_UTF8
 _PHONE_EVENTS, _IPA, _STAY, _SYNCHRONOUS, _UTF8 = 0x0001, 0x0002, 0x8000, 2, 1
-_SPEED, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
+_SPEED, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4  # espeak_PARAMETER
+_HALF = 50  # of the usual volume, at which some voices clip
 _LAST, _PHONE = 0, 7  # espeak_EVENT_TYPE
 _LOCK = threading.Lock()
 
@@ -93,7 +96,7 @@ class Espeak:
         """
         self._voice.write_text((self._data / "lang" / language).read_text("utf-8") + "\n" + timbre, "utf-8")
         self._call("espeak_SetVoiceByFile", str(self._voice).encode())
-        for parameter, value in ((_SPEED, rate), (_PITCH, pitch), (_RANGE, liveliness)):
+        for parameter, value in ((_SPEED, rate), (_VOLUME, _HALF), (_PITCH, pitch), (_RANGE, liveliness)):
             self._call("espeak_SetParameter", parameter, value, 0)
         self._pieces, self._events = [], []
         encoded = text.encode() + b"\0"
@@ -127,9 +130,8 @@ def start() -> Iterator[Espeak]:
     library, data = _library()
     with _LOCK, tempfile.TemporaryDirectory(prefix="mockingjay-") as name:
         folder = Path(name)
-        (folder / "espeak-ng-data").symlink_to(
-            data
-        )  # espeak-ng holds this path in 160 bytes; an installation's may be longer
+        # espeak-ng holds this path in 160 bytes; an installation's may be longer
+        (folder / "espeak-ng-data").symlink_to(data)
         started = library.espeak_Initialize(_SYNCHRONOUS, 0, str(folder).encode(), _PHONE_EVENTS | _IPA | _STAY)
         if started != RATE:
             raise MachineError(
@@ -157,11 +159,13 @@ def _library() -> tuple[ctypes.CDLL, Path]:
 
 
 def _onsets(samples: Int16[np.ndarray, " samples"], events: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Yield where phones and pauses begin, a closure being its stop's."""
+    """Yield where phones and pauses begin, by the rules of this module's docstring."""
+    events = [(position, symbol) for position, symbol in events if not symbol.startswith("(")]
+    ends = [*(position for position, _ in events[1:]), len(samples)]
     loud = np.flatnonzero(samples)
     last, since = SILENCE, 0
-    for position, symbol in events:
-        if symbol.startswith("("):  # a change of language
+    for (position, symbol), end in zip(events, ends):
+        if not symbol and samples[position:end].any():
             continue
         if symbol and last != SILENCE:
             index = np.searchsorted(loud, position)

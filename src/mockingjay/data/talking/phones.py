@@ -1,8 +1,8 @@
 """One small set of phone names for all languages, folded from espeak-ng's IPA.
 
-The rule: stress, length and syllabicity are dropped; a vowel that ends in ə, ɐ, ɚ or ɹ is the vowel it begins with; a syllabic
-consonant is the consonant; the few symbols of `_MERGED` join their nearest neighbour. English keeps 39 classes, all languages
-together 61, silence included.
+The rule: stress, length and syllabicity are dropped; a vowel that ends in ə, ɐ, ɚ or ɹ is the vowel it begins with; the
+few symbols of `_MERGED` join their nearest neighbour. English has 43 classes, all four languages together 60, silence
+included.
 """
 
 _DROPPED = str.maketrans("", "", "ˈˌː-\u0329")
@@ -18,6 +18,7 @@ _MERGED = {
     "oɪ": "ɔɪ",
     "œ̃": "ɛ̃",  # merged in Paris
     "ʔ": "t",  # English *button*
+    "ʀ": "ʁ",  # German and French
     "ʝ": "ʎ",
     "pf": "f",
 }

@@ -12,8 +12,9 @@ from mockingjay.core.types import SAMPLE_RATE as RATE
 def place(dry: Float[np.ndarray, " samples"], draw: np.random.Generator) -> Float[np.ndarray, " samples"]:
     """Put a dry voice into a room with noise, at a level of its own.
 
-    Drawn: reverberation time 0.1 to 0.5 s, direct-to-reverberant ratio 4 to 20 dB, tilt ±2 dB per octave, noise of slope 0 to 6 dB
-    per octave (white to brown) that sways up to 6 dB at a few Hz, signal-to-noise ratio 12 to 35 dB, level −34 to −22 dB of full scale.
+    Drawn: reverberation time 0.1 to 0.5 s, direct-to-reverberant ratio 4 to 20 dB, tilt ±2 dB per octave, noise of
+    slope 0 to −6 dB per octave (white to brown) that sways by up to ±3 dB at a few Hz, signal-to-noise ratio 12 to 35
+    dB, level −34 to −22 dB of full scale.
     """
     size = 1 << (len(dry) + RATE // 2 - 1).bit_length()
     response = np.fft.rfft(_room(draw), size) * _slope(size, draw.uniform(-2, 2))
@@ -43,9 +44,8 @@ def _noise(samples: int, draw: np.random.Generator) -> Float[np.ndarray, " sampl
     """Draw noise of unit level with a slope of its own that sways slowly."""
     size = 1 << (samples - 1).bit_length()
     spectrum = np.fft.rfft(draw.standard_normal(size)) * _slope(size, draw.uniform(-6, 0))
-    sway = np.interp(
-        np.arange(samples), np.arange(0, samples + RATE, RATE // 5), draw.standard_normal(samples // (RATE // 5) + 6)
-    )
+    knots = np.arange(0, samples + RATE // 5, RATE // 5)
+    sway = np.interp(np.arange(samples), knots, draw.standard_normal(len(knots)))
     noise = np.fft.irfft(spectrum, size)[:samples] * 10 ** (draw.uniform(0, 3) * np.tanh(sway) / 20)
     return noise / _level(noise)
 

@@ -92,14 +92,16 @@ def _say(
 
 
 def _align(spoken: Spoken, before: int, samples: int) -> tuple[tuple[float, float, str], ...]:
-    """Turn onsets at espeak-ng's rate into (start s, end s, phone) that tile all samples; adjoining silences become one."""
-    begins = [(before + round(onset * SAMPLE_RATE / RATE), symbol) for onset, symbol in spoken.onsets]
-    begins = [(0, SILENCE), *begins, (before + round(len(spoken.samples) * SAMPLE_RATE / RATE), SILENCE), (samples, "")]
-    alignment: list[tuple[float, float, str]] = []
-    for (start, symbol), (end, _) in zip(begins, begins[1:]):
-        if start == end:
-            continue
-        if alignment and symbol == alignment[-1][2] == SILENCE:
-            start = alignment.pop()[0] * SAMPLE_RATE
-        alignment.append((start / SAMPLE_RATE, end / SAMPLE_RATE, symbol if symbol == SILENCE else fold(symbol)))
-    return tuple(alignment)
+    """Turn onsets into (start s, end s, phone) that tile all samples at our rate; adjoining silences become one."""
+    onsets = [(0, SILENCE)]
+    for onset, symbol in (*spoken.onsets, (len(spoken.samples), SILENCE)):
+        position = before + round(onset * SAMPLE_RATE / RATE)
+        if position == onsets[-1][0]:
+            onsets.pop()
+        if symbol != SILENCE or onsets[-1][1] != SILENCE:
+            onsets.append((position, symbol))
+    ends = [*(position for position, _ in onsets[1:]), samples]
+    return tuple(
+        (position / SAMPLE_RATE, end / SAMPLE_RATE, SILENCE if symbol == SILENCE else fold(symbol))
+        for (position, symbol), end in zip(onsets, ends)
+    )

@@ -10,6 +10,10 @@ ACCENTS = {  # files below espeak-ng's `lang`; a language's voices take turns
     "es": ("roa/es",),
     "fr": ("roa/fr",),
 }
+_TRILLS_AWAY = {  # their oscillator would make a sentence depend on the ones before
+    "de": 'replace 00 r r"\n',  # the uvular of most speakers
+    "es": "replace 00 R2 *\nreplace 00 r *\n",  # a tap
+}
 VOICES_PER_LANGUAGE = 6  # four to train on, one each for dev and test
 _FORMANTS = 5  # espeak-ng's 1 to 5; the others only colour
 _SEXES = ("m", "f")
@@ -31,8 +35,8 @@ class Voice:
 def voices(draw: np.random.Generator) -> list[Voice]:
     """Draw six voices for each language, half of them female.
 
-    What tells voices apart (pitch, its range, length of the vocal tract, rate, voicing) is spread evenly over the twelve of a sex
-    and shuffled independently, so that no two are alike and no property goes with a language.
+    What tells voices apart (pitch, its range, length of the vocal tract, rate, voicing) is spread evenly over the
+    twelve of a sex and shuffled independently, so that no two are alike and no property goes with a language.
     """
     each = len(ACCENTS) * VOICES_PER_LANGUAGE // len(_SEXES)
     grids = {sex: [_spread(draw, each) for _ in range(5)] for sex in _SEXES}
@@ -49,7 +53,7 @@ def voices(draw: np.random.Generator) -> list[Voice]:
                     language=language,
                     accent=accents[index // 2 % len(accents)],
                     split=_split(index, number),
-                    timbre=_timbre(sex, pitch, lively, tract, voicing, draw),
+                    timbre=_TRILLS_AWAY.get(language, "") + _timbre(sex, pitch, lively, tract, voicing, draw),
                     rate=165 + 35 * rate,
                 )
             )
@@ -72,7 +76,7 @@ def _timbre(sex: str, pitch: float, lively: float, tract: float, voicing: float,
     scale = 92 + 12 * tract if sex == "m" else 108 + 13 * tract
     lines = [
         f"pitch {low:.0f} {low * (1.25 + 0.35 * lively):.0f}",
-        "flutter 0",  # its oscillator would make a sentence depend on the ones before
+        "flutter 0",  # as with trills
         "roughness 0",
         f"voicing {80 + 30 * voicing:.0f}",
         f"tone 600 {draw.integers(140, 180)} 1200 {draw.integers(110, 150)} 2000 {draw.integers(80, 130)}",

@@ -1,8 +1,10 @@
 """One label per utterance, from any column: speaker, emotion, sentiment, or what a user's table holds."""
 
+from collections import Counter
 from typing import Literal
 
 import torch
+from pydantic import Field, model_validator
 
 from mockingjay.core import config
 from mockingjay.core.types import Grid, Utterance
@@ -18,8 +20,15 @@ class Label(Task):
         kind: Literal["label"] = "label"
         column: str = "speaker"
         """`speaker`, or any column of the manifest."""
-        classes: dict[str, tuple[str, ...]] = {}
+        classes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
         """Class → values of the column; other values are left out. Empty: every value is a class of its own."""
+
+        @model_validator(mode="after")
+        def _one_class_each(self):  # noqa: ANN202
+            twice = [value for value, count in Counter(sum(self.classes.values(), ())).items() if count > 1]
+            if twice:
+                raise ValueError(f"{twice[0]!r} is in two classes, expected one")
+            return self
 
     resolution = "utterance"
     config: Config

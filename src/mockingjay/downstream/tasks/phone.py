@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Int
+from pydantic import Field
 
 from mockingjay.core import config
 from mockingjay.core.types import Grid, Utterance
@@ -25,8 +26,8 @@ class Phone(Task):
         """Phones are taken as the alignment writes them."""
 
         kind: Literal["phone"] = "phone"
-        fold: dict[str, str] = {}
-        """Phone → class, for example TIMIT's 61 → 39; phones not listed keep their name, those folded to "" are left out."""
+        fold: dict[str, str] = Field(default_factory=dict)
+        """Phone → class, as TIMIT's 61 → 39; a phone not listed keeps its name, one folded to "" is left out."""
 
     resolution = "frame"
     name = "phone"

@@ -8,7 +8,7 @@ their counts equals the sum over the points, computed once per step.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +90,7 @@ class Task(ABC):
             steps: How many steps the utterance has.
         """
 
-    def learn(self, utterances: Sequence[Utterance]) -> Self:
+    def learn(self, utterances: Sequence[Utterance]) -> "Task":
         """Make the same task with the classes that occur in these utterances, sorted by name.
 
         Raises:

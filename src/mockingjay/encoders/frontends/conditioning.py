@@ -9,7 +9,7 @@ _FAINTEST = 1e-8  # amplitude, −160 dBFS, below any converter's noise: fainter
 
 def to_level(waves: Waves, level: float) -> Waves:
     """Scale each utterance to one root mean square, in dB relative to full scale (amplitude 1)."""
-    samples = waves.samples.masked_fill(~valid_steps(waves.lengths, waves.samples.shape[1]), 0.0)
+    samples = torch.where(valid_steps(waves.lengths, waves.samples.shape[1]), waves.samples, 0.0)
     amplitude = torch.linalg.vector_norm(samples, dim=1) / waves.lengths.sqrt()
     return Waves(samples * (10 ** (level / 20) / amplitude.clamp_min(_FAINTEST))[:, None], waves.lengths)
 

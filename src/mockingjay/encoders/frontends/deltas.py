@@ -53,7 +53,7 @@ def regression_deltas(frames: Frames, orders: int, width: int) -> Frames:
 
 
 def _append(frames: Frames, parts: list[Tensor]) -> Frames:
-    return Frames(torch.cat(parts, 2).masked_fill_(~frames.valid[..., None], 0.0), frames.lengths)
+    return Frames(torch.cat(parts, 2).mul_(frames.valid[..., None].to(frames.values.dtype)), frames.lengths)
 
 
 def _take(

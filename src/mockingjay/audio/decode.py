@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mockingjay.audio.faults import AudioError, fault
-from mockingjay.audio.header import Header, opened
+from mockingjay.audio.headers import Header, opened
 from mockingjay.core.types import SAMPLE_RATE
 
 LONGEST = 12 * 3600.0  # seconds read in one piece (2.8 GB of samples); stretches of longer files are fine
@@ -21,6 +21,7 @@ TOLERANCE = 0.01  # seconds that lists of stretches may disagree with the file
 _BLOCK = 1 << 20  # frames
 _GUARD = 0.1  # seconds decoded around a stretch that is resampled; soxr's HQ filter reaches less than 20 ms at 8 kHz
 _ROLL = {"MP3": 10.0, "OGG": 1.0}  # seconds decoded before a stretch: these decoders need a past to be exact
+_GUESS = 0.5  # seconds that an MP3 without a table of its length may be shorter than the decoder guesses
 
 
 def read(path: str | os.PathLike[str], start: float = 0.0, seconds: float | None = None) -> Float[Tensor, " samples"]:
@@ -63,7 +64,7 @@ def load(
             end = min(header.frames, -(-(first + count) * header.rate // SAMPLE_RATE) + guard)
         wave = _decode(path, file, header, int(begin), int(end))
         wave = wave[first - begin * SAMPLE_RATE // header.rate :][:count]
-        assert len(wave) == count, (path, len(wave), count)
+        assert len(wave) == count or header.format == "MP3", (path, len(wave), count)
         return header, torch.from_numpy(wave)
 
 
@@ -78,6 +79,9 @@ def _stretch(
     if seconds is None and header.seconds - start > LONGEST:
         what = f"{header.seconds / 3600:.1f} hours, expected at most {LONGEST / 3600:.0f} in one piece"
         raise fault(path, "too-long", what, "read it in stretches, or cut it")
+    if not total:
+        what = f"{header.frames} samples at {header.rate} Hz, expected enough for one at {SAMPLE_RATE} Hz"
+        raise fault(path, "too-short", what, "record it again, or remove it")
     first = round(start * SAMPLE_RATE)
     last = total if seconds is None else first + round(seconds * SAMPLE_RATE)
     if first < 0 or last <= first or first >= total or last > total + round(TOLERANCE * SAMPLE_RATE):
@@ -108,13 +112,16 @@ def _decode(
             waves.append(resample.resample_chunk(mono, last=position == end) if resample else mono)
     except soundfile.LibsndfileError as error:
         raise _broken(path, file, header, position, error.error_string) from None
-    if position < end:
+    guessed = int(_GUESS * header.rate) if header.format == "MP3" else 0
+    if position + guessed < end or position <= begin:
         raise _broken(path, file, header, position, "")
+    if resample and position < end:
+        waves.append(resample.resample_chunk(np.zeros(0, np.float32), last=True))
     wave = waves[0] if len(waves) == 1 else np.concatenate(waves)
-    if resample and end == header.frames:
+    if resample and position == header.frames:
         # The stream's own rounding may differ from ours by one sample at the very end of the file.
-        missing = _resampled(end, header.rate) - begin * SAMPLE_RATE // header.rate - len(wave)
-        wave = np.pad(wave, (0, max(0, missing)))
+        lacking = _resampled(end, header.rate) - begin * SAMPLE_RATE // header.rate - len(wave)
+        wave = np.pad(wave, (0, max(0, lacking)))
     return wave
 
 
@@ -135,18 +142,20 @@ def _broken(
     path: str | os.PathLike[str], file: soundfile.SoundFile, header: Header, position: int, reason: str
 ) -> AudioError:
     """Tell a file that ends early from one that is damaged inside, by whether its last frame can be decoded."""
-    found = position + _decodable(file, position)
+    # A decoder that failed stays failed: both questions are put to a fresh one on the same descriptor.
+    found = position + _decodable(file.name, position)
     held = f"{found / header.rate:.2f} s of {header.seconds:.2f} s"
     mend = "copy it again from its source, or remove it"
-    if _decodable(file, header.frames - 1):
+    if _decodable(file.name, header.frames - 1):
         return fault(path, "corrupt", f"damaged after {held} ({reason or 'the decoder stops'})", mend)
     return fault(path, "truncated", f"truncated: it ends after {held} that its header promises", mend)
 
 
-def _decodable(file: soundfile.SoundFile, position: int) -> int:
+def _decodable(descriptor: int, position: int) -> int:
     """Count the frames that can be decoded from a position on, to a small block's precision."""
     frames = 0
-    with contextlib.suppress(soundfile.LibsndfileError):
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(descriptor, closefd=False) as file:
         file.seek(position)
         while block := len(file.read(1024, dtype="float32")):
             frames += block

@@ -82,6 +82,9 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[soundfile.SoundFile, 
     try:
         size = os.fstat(descriptor).st_size
         _sniff(path, os.pread(descriptor, 512, 0), size)
+        if lost := missing(descriptor, size):
+            what = f"truncated: {size} bytes of the {size + lost} its header promises"
+            raise fault(path, "truncated", what, "copy it again from its source, or cut its header to what is left")
         with soundfile.SoundFile(descriptor, closefd=False) as file:
             yield file, _checked(path, descriptor, file, size)
     except soundfile.LibsndfileError as error:
@@ -144,12 +147,6 @@ def _checked(path: str | os.PathLike[str], descriptor: int, file: soundfile.Soun
     if not RATES[0] <= file.samplerate <= RATES[1]:
         what = f"{file.samplerate} samples per second, expected {RATES[0]} to {RATES[1]}"
         raise fault(path, "rate", what, "correct the rate in its header, or export it again")
-    lost = missing(descriptor, size)
-    if lost:
-        what = f"truncated: {size} bytes of the {size + lost} its header promises"
-        if file.frames < UNKNOWN:
-            what += f" ({file.frames / file.samplerate:.2f} s are left)"
-        raise fault(path, "truncated", what, "copy it again from its source, or cut its header to what is left")
     if file.frames == 0:
         raise fault(path, "no-samples", "0 samples behind its header, expected audio", "record it again, or remove it")
     if file.frames >= UNKNOWN or (file.format == "MP3" and has_unknown_length(descriptor)):

@@ -1,0 +1,39 @@
+"""`mockingjay extract`: features into files."""
+
+from typing import Annotated
+
+import typer
+
+from mockingjay.cli.options import Data, Out, Quiet, Seed
+
+
+def extract(
+    representation: Annotated[str, typer.Argument(help="mel, a run's folder, random:…; see `mockingjay list`.")],
+    data: Data,
+    out: Out,
+    layers: Annotated[str, typer.Option("--layers", help="last, all, or indices such as 0,3.")] = "last",
+    pool: Annotated[str, typer.Option("--pool", help="none, or mean over time.")] = "none",
+    format: Annotated[str, typer.Option("--format", help="npy, safetensors or parquet.")] = "npy",
+    shard: Annotated[str, typer.Option("--shard", help="k/n: the k-th of n parts.")] = "1/1",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write features of every utterance; the same command again continues."""
+    from mockingjay.cli.output import teller
+    from mockingjay.core.errors import ConfigError
+    from mockingjay.data.corpora import open_corpus
+    from mockingjay.downstream.extract import extract as library_extract
+    from mockingjay.open import open_representation
+
+    for option, value, known in (
+        ("--pool", pool, ("none", "mean")),
+        ("--format", format, ("npy", "safetensors", "parquet")),
+    ):
+        if value not in known:
+            raise ConfigError(f"{option} {value}: unknown, expected one of {', '.join(known)}; choose one of them")
+    opened = open_representation(representation, seed)
+    corpus = open_corpus(data)
+    done = library_extract(opened, corpus.utterances, out, layers, pool, format, shard, representation)
+    teller(quiet)(
+        f"{out}: {done.written} written, {done.kept} there already, {len(done.short)} too short, {done.refused} refused"
+    )

@@ -1,0 +1,57 @@
+"""`mockingjay pretrain`: train an objective on audio."""
+
+from typing import Annotated
+
+import typer
+
+from mockingjay.cli.options import Data, Device, Out, Quiet, Seed, Sets, seconds
+
+
+def pretrain(
+    objective: Annotated[str, typer.Argument(help="An objective, as `mockingjay list` names it.")],
+    data: Data,
+    out: Out,
+    preset: Annotated[str | None, typer.Option("--preset", help="A preset's name or a TOML file.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps: --set train.steps=N.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Time for training, for example 2h.")] = None,
+    save_every: Annotated[int | None, typer.Option("--save-every", help="Steps between checkpoints.")] = None,
+    init: Annotated[str | None, typer.Option("--init", help="An encoder or run folder to go on from.")] = None,
+    changes: Sets = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the settings only.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Pre-train an encoder; the same command again continues where it was."""
+    from mockingjay.cli.output import teller
+    from mockingjay.core.config import to_toml
+    from mockingjay.core.errors import ConfigError
+    from mockingjay.data.corpora import open_corpus
+    from mockingjay.encoders.encoder import Encoder
+    from mockingjay.open import open_representation
+    from mockingjay.pretrain import examine, pretrain, untested
+    from mockingjay.settings import settings
+
+    if steps is not None and budget is not None:
+        raise ConfigError("--steps and --budget: both given, expected one of them; leave one out")
+    allowed = seconds(budget) if budget is not None else None
+    shortcuts = {"train.steps": steps, "upkeep.save_every": save_every}
+    changes = [*(changes or ()), *(f"{path}={value}" for path, value in shortcuts.items() if value is not None)]
+    chosen = settings(objective, preset, changes, seed)
+    start = open_representation(init) if init is not None else None
+    if start is not None and not isinstance(start, Encoder):
+        raise ConfigError(f"--init {init}: not an encoder of ours, expected a run or encoder folder; choose one")
+    corpus = open_corpus(data)
+    if dry_run:
+        print(to_toml(chosen, comments=True), end="")
+        print(f"# {corpus.name}: {len(corpus.utterances)} utterances, {corpus.seconds / 3600:.2f} h")
+        return
+    say = teller(quiet)
+    health = examine(corpus, chosen, out, say)
+    trained = pretrain(
+        chosen, untested(health.corpus.utterances), out, budget=allowed, device=device, start=start, say=say
+    )
+    if trained.stopped:
+        say(f"stopped at step {trained.steps}; the same command goes on")
+        raise typer.Exit(trained.stopped)
+    say(f"encoder: {out / 'encoder'}")

@@ -1,0 +1,86 @@
+"""`mockingjay probe`, `finetune` and `predict`: what a representation knows, and what it says of a file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mockingjay.cli.options import Data, Json, Out, Quiet, Seed, Sets
+
+Name = Annotated[str, typer.Argument(help="mel, a run's folder, random:…; see `mockingjay list`.")]
+TaskName = Annotated[str, typer.Option("--task", help="phone, or label:<column> such as label:speaker.")]
+Head = Annotated[str, typer.Option("--head", help="linear, mlp1, mlp2 or gru.")]
+
+
+def probe(
+    representation: Name,
+    data: Data,
+    task: TaskName,
+    out: Out,
+    read: Annotated[str, typer.Option("--read", help="last, mix or layer:<index>.")] = "mix",
+    tune: Annotated[str, typer.Option("--tune", help="head, or all to train the encoder too.")] = "head",
+    head: Head = "linear",
+    changes: Sets = None,
+    seed: Seed = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a probe on a representation and measure it on speech it has not seen."""
+    from mockingjay.cli.output import print_rows
+    from mockingjay.core.config import assignments, overlay
+    from mockingjay.data.corpora import open_corpus
+    from mockingjay.downstream.fit import Config, fit_probe
+    from mockingjay.downstream.partition import partition
+    from mockingjay.downstream.storage import save_probe
+    from mockingjay.downstream.tasks import open_task
+    from mockingjay.open import open_representation
+    from mockingjay.report.tables import write_results
+
+    config = overlay(Config(seed=seed), {"probe": {"read": read, "tune": tune, "head": head}}, "probe")
+    config = overlay(config, assignments(changes or ()))
+    question = open_task(task)
+    opened = open_representation(representation, seed)
+    corpus = open_corpus(data)
+    parts = partition(corpus.utterances, question, seed)
+    parts.write(out / "splits.json")
+    result = fit_probe(opened, question, parts.train, parts.dev, parts.test, config, representation, corpus.name)
+    save_probe(result.probe, out, representation, result.row)
+    write_results(out / "results.json", [result.row])
+    print_rows([result.row], json, quiet)
+
+
+def finetune(
+    representation: Name,
+    data: Data,
+    task: TaskName,
+    out: Out,
+    head: Head = "linear",
+    changes: Sets = None,
+    seed: Seed = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train an encoder and a head together; for `--set finetune.epochs=N` see `probe`."""
+    probe(representation, data, task, out, "last", "all", head, changes, seed, json, quiet)
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="PROBE", help="A folder that `probe` or `finetune` wrote.")],
+    files: Annotated[list[Path], typer.Argument(help="Audio files.")],
+    json: Json = False,
+) -> None:
+    """Say what a probe hears in files it has never seen."""
+    import json as encoder
+    from dataclasses import asdict
+
+    from mockingjay.downstream.predict import predict as library_predict
+    from mockingjay.open import open_representation
+
+    for prediction in library_predict(folder, files, open_representation):
+        if json:
+            print(encoder.dumps(asdict(prediction)))
+        elif prediction.label is not None:
+            print(f"{prediction.path}\t{prediction.label}\t{prediction.probability:.3f}")
+        else:
+            for start, end, name in prediction.segments:
+                print(f"{prediction.path}\t{start:.3f}\t{end:.3f}\t{name}")

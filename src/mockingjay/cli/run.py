@@ -1,0 +1,43 @@
+"""`mockingjay run`: from speech to an encoder, a table and a page."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mockingjay.cli.options import Device, Json, Quiet, Seed, Sets, seconds
+
+
+def run(
+    audio: Annotated[Path | None, typer.Argument(help="A folder of speech; without it, the embedded corpus.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; the same command goes on there.")] = None,
+    budget: Annotated[str, typer.Option("--budget", help="Time for everything, for example 20m.")] = "9m",
+    objective: Annotated[str, typer.Option("--objective", help="What to pre-train.")] = "mockingjay",
+    preset: Annotated[str, typer.Option("--preset", help="A preset's name or a TOML file.")] = "tiny",
+    changes: Sets = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Pre-train on a folder of speech, probe beside log-mel and a random encoder, and write a report."""
+    allowed = seconds(budget)
+    from mockingjay.cli.output import print_rows, teller
+    from mockingjay.data.talking import talking
+    from mockingjay.run import run as library_run
+    from mockingjay.settings import settings
+
+    chosen = settings(objective, preset, changes or (), seed)
+    say = teller(quiet or json)
+    if audio is None:
+        say("preparing the embedded corpus")
+        audio = talking(workers=2)
+    out = out or Path("runs") / f"{objective}-{audio.resolve().name}"
+    command = ["mockingjay", *sys.argv[1:]]
+    outcome = library_run(chosen, audio, out, budget=allowed, device=device, seed=seed, say=say, command=command)
+    if outcome.pretrained.stopped:
+        say(f"stopped at step {outcome.pretrained.steps}; the same command goes on")
+        raise typer.Exit(outcome.pretrained.stopped)
+    print_rows(outcome.rows, json, quiet)
+    say(f"report: {outcome.page}")

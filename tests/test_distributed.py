@@ -1,0 +1,84 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toy_learner import Toy, forked, speak, utterances
+
+from mockingjay import audio
+from mockingjay.core.errors import MachineError
+from mockingjay.data.batches import BatchPlan, Loader
+from mockingjay.train.distributed import joined
+from mockingjay.train.loop import Run
+
+
+def train(out: Path, accumulate: int, slots: int, environment: dict[str, str]) -> None:
+    """Train 20 steps as one rank of those the environment names, and write what came of it."""
+    os.environ.update(environment)
+    audio.read = speak
+    with joined("cpu") as group:
+        # No dropout: its numbers are drawn per rank.
+        run = Run(Toy(0.0), Run.Config(steps=20, learning_rate=0.01, accumulate=accumulate), "cpu", group)
+        plan = BatchPlan(utterances(40), BatchPlan.Config(seconds=6.0), slots)
+        loader = Loader(plan, rank=group.rank, ranks=group.ranks, workers=0)
+        ticks = list(run.ticks(loader.steps()))
+        assert group.any(group.rank == group.ranks - 1) and not group.any(False)
+        assert group.agree(float(group.rank + 7)) == 7.0
+        group.wait()
+        figures = [[tick.loss, tick.grad_norm, tick.audio_seconds, tick.padding] for tick in ticks]
+        if group.writes:
+            save_file({**run.learner.state_dict(), "figures": torch.tensor(figures)}, out)
+
+
+def test_two_ranks_are_one_rank_are_accumulation(tmp_path, monkeypatch):
+    """2 ranks × 4 utterances, 1 rank × 8 and accumulation 2 × 4, on uneven lengths, after 20 steps."""
+    monkeypatch.setattr(audio, "read", speak)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [forked(train, tmp_path / "ranks", 1, 2, {**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    train(tmp_path / "whole", 1, 1, {})
+    train(tmp_path / "accumulated", 2, 2, {})
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+    found = {name: load_file(tmp_path / name) for name in ("ranks", "whole", "accumulated")}
+    padded_alike = slice(0, 3)  # a whole batch is padded to its longest, halves each to theirs
+    for name, value in found["whole"].items():
+        for other in ("ranks", "accumulated"):
+            if name == "figures":
+                assert torch.allclose(value[:, padded_alike], found[other][name][:, padded_alike], rtol=1e-5), other
+            else:
+                assert (value - found[other][name]).abs().max() <= 1e-5, (other, name)
+    assert torch.allclose(found["ranks"]["figures"], found["accumulated"]["figures"], rtol=1e-5)
+
+
+def test_alone_everything_is_a_no_op():
+    with joined("cpu") as group:
+        values = torch.ones(3)
+        group.sum(values)
+        group.wait()
+        assert values.tolist() == [1, 1, 1] and group.writes
+        assert group.any(True) and not group.any(False)
+        assert group.agree(0.25) == 0.25
+        assert group.device == torch.device("cpu")
+
+
+def test_a_device_that_is_not_there(monkeypatch):
+    with pytest.raises(MachineError, match="device: 'gpu' is no device, expected auto"), joined("gpu"):
+        pass
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MachineError, match="device: cuda is not on this machine"), joined("cuda"):
+        pass
+
+
+def test_ranks_without_an_address(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.delenv("RANK", raising=False)
+    sentence = r"rank 0 of 2: cannot join the others .*; start with torchrun"
+    with pytest.raises(MachineError, match=sentence), joined("cpu"):
+        pass
