@@ -98,6 +98,6 @@ def test_every_objective_cites_its_paper():
 def test_the_public_names_are_sorted_and_there():
     import mockingjay
 
-    assert mockingjay.__all__ == sorted(mockingjay.__all__)
+    assert mockingjay.__all__ == sorted(mockingjay.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
     for name in mockingjay.__all__:
         assert getattr(mockingjay, name) is not None

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from toy_representation import Toy, speak
 
 from mockingjay.core.errors import ConfigError, DataError, MachineError
 from mockingjay.core.types import Utterance, Waves
 from mockingjay.downstream import extract, read_index
 from mockingjay.downstream.extract import file_of
 from mockingjay.downstream.features import load
-from toy_representation import Toy, speak
 
 
 @pytest.fixture(scope="module")

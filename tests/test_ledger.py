@@ -29,9 +29,10 @@ def test_a_folder_is_one_runs_at_a_time(tmp_path):
     folder = tmp_path / "run"
     with ledger.locked(folder):
         forked(take, folder, tmp_path / "told").join(60)
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
     assert (tmp_path / "told").read_text() == (
-        f"{folder}: another run is writing here (process {os.getpid()} on {socket.gethostname()}), expected a folder of its "
-        "own; wait for it or choose another --out"
+        f"{folder}: another run is writing here ({holder}), expected a folder of its own; "
+        "wait for it or choose another --out"
     )
     forked(take, folder, tmp_path / "told").join(60)
     assert (tmp_path / "told").read_text() == "mine"
@@ -120,6 +121,7 @@ def test_metrics_hold_each_step_once(tmp_path):
 def test_metrics_on_a_full_disk(tmp_path):
     metrics = ledger.Metrics(tmp_path / "metrics.jsonl", 0)
     metrics.close()
-    with Path("/dev/full").open("ab", buffering=0) as metrics._file:
+    with Path("/dev/full").open("ab", buffering=0) as full:
+        metrics._file = full
         with pytest.raises(MachineError, match=r"metrics\.jsonl: disk full"):
             metrics.append({"step": 1})

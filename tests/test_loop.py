@@ -208,6 +208,33 @@ def test_stops_before_a_step_that_is_not_finite(value):
     assert equal(kept[0], run.learner.state_dict()) and equal(kept[1], run.optimiser.tensors())
 
 
+def test_a_step_can_be_skipped_on_the_device():
+    """On CUDA the host learns of a step that is not finite one step later; the device must not have taken it."""
+    optimiser = Optimiser(Toy(), Optimiser.Config())
+    optimiser.clear()
+    optimiser.gradients += 1
+    optimiser.step(0.1, torch.tensor(0.0))
+    before = copy.deepcopy((dict(optimiser.parameters), optimiser.tensors()))
+    optimiser.gradients *= float("nan")
+    optimiser.step(0.1, torch.tensor(1.0))
+    assert equal(before[0], optimiser.parameters) and equal(before[1], optimiser.tensors())
+
+
+@pytest.mark.gpu
+def test_on_cuda_a_step_that_is_not_finite_is_told_one_step_later():
+    def spoiled(batches):
+        for step, (batch,) in enumerate(batches):
+            factor = float("nan") if step == 2 else 1.0
+            yield (replace(batch, waves=Waves(batch.waves.samples * factor, batch.waves.lengths)),)
+
+    run = Run(Toy(), settings(), "cuda")
+    with pytest.raises(TrainingError, match=r"step 3: gradient norm is nan .* last whole step 2: "):
+        for tick in run.ticks(spoiled(loader().steps())):
+            if tick.step == 2:
+                kept = copy.deepcopy((run.learner.inner.weight, run.optimiser.tensors()))
+    assert torch.equal(kept[0], run.learner.inner.weight) and equal(kept[1], run.optimiser.tensors())
+
+
 # ---- resuming
 
 

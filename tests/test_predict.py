@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from toy_representation import Toy, speak
 
 from mockingjay.core.errors import CheckpointError, DataError
 from mockingjay.core.types import Waves
@@ -11,7 +12,6 @@ from mockingjay.downstream.fit import Config
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.predict import predict_wave
 from mockingjay.downstream.probe import Probe
-from toy_representation import Toy, speak
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_phone_segments_cover_the_file(hop, spoken, phones):
 
 
 def test_too_short_a_file(phones):
-    folder, result = phones
+    _, result = phones
     with pytest.raises(DataError, match=r"x\.wav: 0\.005 s are too short, expected at least 0\.010 s"):
         predict_wave(result.probe, torch.zeros(80), "x.wav")
 

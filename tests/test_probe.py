@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from toy_representation import CODES, Toy, speak
 
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError, DataError
@@ -17,10 +18,9 @@ from mockingjay.downstream.mix import Mix
 from mockingjay.downstream.partition import usable
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import Label, Phone
-from toy_representation import CODES, Toy, speak
 
 PHONES = tuple(f"p{code}" for code in range(CODES))
-QUICK = FrozenTraining.Config(learning_rates=(1e-2, 1e-1), updates=120, rows=256)
+QUICK = FrozenTraining.Config(learning_rates=(1e-2, 1e-1), updates=80, rows=256, evaluations=8)
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +91,11 @@ def test_same_seed_same_figures(spoken):
 
 
 def test_probing_leaves_the_callers_generator_alone(spoken):
+    representation = Toy()
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    fitted(spoken, "label:mood", seeds=1)
+    fitted(spoken, "label:mood", representation)
     assert torch.rand(1) == expected
 
 
@@ -250,14 +251,14 @@ def test_unusable_utterances_are_counted(spoken):
 def tuned(**live):
     base = config(seeds=1, tune="all")
     return base.model_copy(
-        update={"live": base.live.model_copy(update={"learning_rates": (1e-2,), "seconds": 3.0, **live})}
+        update={"live": base.live.model_copy(update={"learning_rates": (3e-2,), "seconds": 3.0, **live})}
     )
 
 
 def test_fine_tuning_moves_a_copy_of_the_encoder(spoken):
     representation = Toy()
     before = copy.deepcopy(representation.state_dict())
-    result = fit_probe(representation, open_task("phone"), spoken[:24], spoken[24:32], spoken[32:], tuned(epochs=4))
+    result = fit_probe(representation, open_task("phone"), spoken[:24], spoken[24:32], spoken[32:], tuned(epochs=8))
     assert all(torch.equal(value, before[name]) for name, value in representation.state_dict().items())
     assert not torch.equal(result.probe.representation.map.weight, before["map.weight"])
     assert result.row["value"] > 0.9 and result.row["tune"] == "all"

@@ -12,7 +12,8 @@ CODES = 8
 
 
 class Toy(Representation):
-    """Every sample of a code's stretch is (code + 0.5) / CODES; the last layer is the code as a one-hot vector, the first a muddle."""
+    """Every sample of a code's stretch is (code + 0.5) / CODES; the last layer is the code as a one-hot vector, the
+    first a muddle."""
 
     def __init__(self, hop=160, dim=CODES):
         super().__init__()
@@ -37,7 +38,8 @@ class Toy(Representation):
 
 
 def speak(folder, count=40, speakers=4, seconds=(0.5, 1.5), seed=0, labels=None):
-    """Write utterances of random codes; a speaker's label decides nothing, the label `mood` is the commonest code's parity."""
+    """Write utterances of random codes; `mood` is the parity of all codes of an utterance, speakers are a matter of
+    chance."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     utterances = []
@@ -46,8 +48,8 @@ def speak(folder, count=40, speakers=4, seconds=(0.5, 1.5), seed=0, labels=None)
         mood = number % 2
         alignment, wave, now = [], np.zeros(round(length * 16_000), dtype=np.float32), 0.0
         while now < length:
-            until = min(length, round(now + random.integers(3, 12) * 0.03, 2))
-            code = int(random.integers(CODES // 2)) * 2 + (mood if random.uniform() < 0.9 else 1 - mood)
+            until = min(length, round(now + int(random.integers(3, 12)) * 0.03, 2))
+            code = int(random.integers(CODES // 2)) * 2 + mood
             wave[round(now * 16_000) : round(until * 16_000)] = (code + 0.5) / CODES
             alignment.append((now, until, f"p{code}"))
             now = until

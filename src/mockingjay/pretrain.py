@@ -19,6 +19,7 @@ from mockingjay.audio import AudioError
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError, DataError
+from mockingjay.core.files import writing
 from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance, Waves
 from mockingjay.data.batches import BatchPlan, Loader
 from mockingjay.data.manifest import Corpus, write_manifest
@@ -31,7 +32,7 @@ from mockingjay.objectives import build_objective
 from mockingjay.objectives.objective import Objective
 from mockingjay.settings import Settings, Upkeep
 from mockingjay.train import checkpoint, ledger
-from mockingjay.train.distributed import Group, joined
+from mockingjay.train.distributed import Group, joined, leads
 from mockingjay.train.estimate import Estimate, estimate
 from mockingjay.train.loop import Run, Tick
 from mockingjay.train.signals import Stop, listening
@@ -56,8 +57,11 @@ class Pretrained:
 def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], None]) -> Health:
     """Decode everything once; refused files are named in quarantine.jsonl and must stay within their budget."""
     shortest = max(chosen.batches.minimum, build_frontend(chosen.objective.encoder.frontend).receptive / SAMPLE_RATE)
-    health = scan(corpus, shortest, cache=out / "scan.jsonl")
-    quarantine = Quarantine(out / "quarantine.jsonl")
+    with writing(out, 0):
+        out.mkdir(parents=True, exist_ok=True)
+    # Under torchrun every rank looks for itself, and one of them writes.
+    health = scan(corpus, shortest, cache=out / "scan.jsonl" if leads() else None)
+    quarantine = Quarantine(out / "quarantine.jsonl" if leads() else None)
     for refusal in health.corpus.refused:
         quarantine.add(refusal)
         say(refusal.text)
@@ -285,11 +289,7 @@ class _Session:
         if picture is None:
             return None
         panels = {"true": picture.true, "masked": picture.altered, "rebuilt": picture.rebuilt, "hidden": picture.hidden}
-        return {
-            **{name: panel.cpu().numpy() for name, panel in panels.items()},
-            "hop_seconds": picture.hop / SAMPLE_RATE,
-            "utterance": first.utterances[0].id,
-        }
+        return {**{name: panel.cpu() for name, panel in panels.items()}, "hop_seconds": picture.hop / SAMPLE_RATE}
 
     def _card(self, step: int) -> str:
         encoder = self.learner.encoder
@@ -336,7 +336,7 @@ class _Pace:
     def tell(self, tick: Tick, row: dict[str, Any] | None, last: bool) -> None:
         now = time.monotonic()
         validation = (row or {}).get("validation")
-        if not (last or validation) and now - self.spoken < SILENCE:
+        if not last and now - self.spoken < (SILENCE / 4 if validation else SILENCE):
             return
         self.spoken = now
         done = tick.step - self.first

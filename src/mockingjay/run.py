@@ -17,7 +17,6 @@ from mockingjay.core.config import to_toml
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
 from mockingjay.data.alignments import ARPABET_72_TO_41, TIMIT_61_TO_39
-from mockingjay.data.corpora import open_corpus
 from mockingjay.data.manifest import Corpus
 from mockingjay.data.scan import Health
 from mockingjay.downstream import fit
@@ -64,7 +63,7 @@ class Outcome:
 
 def run(
     chosen: Settings,
-    data: Path,
+    corpus: Corpus,
     out: Path,
     *,
     budget: float,
@@ -77,7 +76,7 @@ def run(
 
     Args:
         chosen: Resolved settings of the pre-training.
-        data: Any corpus that `open_corpus` reads.
+        corpus: As `open_corpus` read it.
         out: The run's folder.
         budget: Seconds for everything.
         device: "auto", "cpu" or "cuda".
@@ -89,7 +88,7 @@ def run(
         MockingjayError: As scanning, probing and pre-training do.
     """
     began = time.monotonic()
-    health = examine(open_corpus(data), chosen, out, say)
+    health = examine(corpus, chosen, out, say)
     asked = questions(health.corpus, seed)
     for question in asked:
         question.parts.write(out / "splits" / f"{_slug(question)}.json")
@@ -162,6 +161,7 @@ def page(trained: Pretrained, health: Health, rows: Sequence[Mapping[str, Any]],
         if row["representation"] == trained.settings.objective.kind
     }
     known = health.as_dict()
+    known["level_dBFS"] = known.pop("levels")
     known["durations"] = [each.seconds for each in health.corpus.utterances]
     return run_page(
         title=f"{trained.settings.objective.kind} on {health.corpus.name}",

@@ -1,7 +1,7 @@
 """Files → samples; what makes a file bad, and its name."""
 
+from mockingjay.audio.decode import load, read
 from mockingjay.audio.faults import KINDS, AudioError, Kind, fault, shown
 from mockingjay.audio.headers import Header, header
-from mockingjay.audio.decode import load, read
 
 __all__ = ["KINDS", "AudioError", "Header", "Kind", "fault", "header", "load", "read", "shown"]

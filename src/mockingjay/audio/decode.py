@@ -27,9 +27,9 @@ _GUESS = 0.5  # seconds that an MP3 without a table of its length may be shorter
 def read(path: str | os.PathLike[str], start: float = 0.0, seconds: float | None = None) -> Float[Tensor, " samples"]:
     """Read a file, or a stretch of it, as mono samples at 16 kHz.
 
-    Two channels are averaged. Other rates are resampled (soxr, high quality) to round(frames · 16 000 / rate) samples. A
-    stretch is samples round(start · 16 000) and the round(seconds · 16 000) from there of what the whole file gives, exactly
-    for lossless 16 kHz audio and to the decoder's precision else; it is found by seeking.
+    Two channels are averaged. Other rates are resampled (soxr, high quality) to round(frames · 16 000 / rate) samples.
+    A stretch is samples round(start · 16 000) and the round(seconds · 16 000) from there of what the whole file gives,
+    exactly for lossless 16 kHz audio and to the decoder's precision else; it is found by seeking.
 
     Args:
         path: A wav, flac, ogg, opus, mp3, aiff, au, caf, w64 or NIST file, whatever its name ends in.
@@ -127,7 +127,7 @@ def _decode(
 
 def _check(path: str | os.PathLike[str], block: Float[np.ndarray, "..."], position: int) -> None:
     # A NaN makes both comparisons false, so two passes without temporaries see everything.
-    if -LOUDEST <= block.min() and block.max() <= LOUDEST:
+    if block.min() >= -LOUDEST and block.max() <= LOUDEST:
         return
     wrong = ~np.isfinite(block)
     if wrong.any():

@@ -1,4 +1,4 @@
-"""What makes an audio file bad: a stable name for each fault, and the sentence that names the file, the fault and the mend."""
+"""What makes an audio file bad: a stable name for each fault, and the sentence that says file, fault and mend."""
 
 import os
 from collections.abc import Mapping

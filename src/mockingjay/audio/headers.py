@@ -1,9 +1,11 @@
 """What a file says it is, before any sample is decoded.
 
-Nothing is trusted: the file is asked for by `stat` before it is opened (a pipe would hang its reader), its first bytes must be
-those of a format on the list before libsndfile sees it (which keeps its rarely fuzzed parsers out of reach), and the length its
-header promises is compared with the bytes that are there.
+Nothing is trusted: the file is asked for by `stat` before it is opened (a pipe would hang its reader), its first bytes
+must be those of a format on the list before libsndfile sees it (which keeps its rarely fuzzed parsers out of reach),
+and the length its header promises is compared with the bytes that are there.
 """
+
+# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
 
 import os
 import stat
@@ -98,7 +100,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[soundfile.SoundFile, 
 
 def _descriptor(path: str | os.PathLike[str]) -> int:
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116: names that are not UTF-8 pass unchanged
+        mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
             what = f"{kinds.get(stat.S_IFMT(mode), 'a device')}, expected an audio file"

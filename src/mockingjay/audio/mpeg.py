@@ -1,6 +1,7 @@
 """MP3 without a table of its length: the decoder guesses it from the first frame, and drops what lies beyond its guess.
 
-At a constant bit rate the guess is right. At a variable one it can lose most of the file without a word, so such files are found.
+At a constant bit rate the guess is right. At a variable one it can lose most of the file without a word, so such files
+are found.
 """
 
 import os

@@ -1,7 +1,7 @@
 """How many bytes a sound file's header promises: libsndfile shortens a truncated file to what is left without a word.
 
-Only the containers' own length fields are read, with `pread`. A field that holds a stream's "not known yet" (0, or a value
-near the type's end, as recorders write to a pipe) promises nothing.
+Only the containers' own length fields are read, with `pread`. A field that holds a stream's "not known yet" (0, or a
+value near the type's end, as recorders write to a pipe) promises nothing.
 """
 
 import os
@@ -43,7 +43,7 @@ def _field(data: bytes, offset: int, layout: str) -> int:
     if len(data) < offset + struct.calcsize(layout):
         return 0
     (value,) = struct.unpack_from(layout, data, offset)
-    return 0 if layout[-1] == "I" and value >= _OPEN_ENDED or value >= 1 << 62 else value
+    return 0 if (layout[-1] == "I" and value >= _OPEN_ENDED) or value >= 1 << 62 else value
 
 
 def _riff(descriptor: int, size: int, order: str) -> int:

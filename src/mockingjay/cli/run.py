@@ -1,6 +1,7 @@
 """`mockingjay run`: from speech to an encoder, a table and a page."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ def run(
     """Pre-train on a folder of speech, probe beside log-mel and a random encoder, and write a report."""
     allowed = seconds(budget)
     from mockingjay.cli.output import print_rows, teller
+    from mockingjay.data.corpora import open_corpus
     from mockingjay.data.talking import talking
     from mockingjay.run import run as library_run
     from mockingjay.settings import settings
@@ -32,10 +34,12 @@ def run(
     say = teller(quiet or json)
     if audio is None:
         say("preparing the embedded corpus")
-        audio = talking(workers=2)
-    out = out or Path("runs") / f"{objective}-{audio.resolve().name}"
+        corpus = replace(open_corpus(talking(workers=2)), name="talking")
+    else:
+        corpus = open_corpus(audio)
+    out = out or Path("runs") / f"{objective}-{corpus.name}"
     command = ["mockingjay", *sys.argv[1:]]
-    outcome = library_run(chosen, audio, out, budget=allowed, device=device, seed=seed, say=say, command=command)
+    outcome = library_run(chosen, corpus, out, budget=allowed, device=device, seed=seed, say=say, command=command)
     if outcome.pretrained.stopped:
         say(f"stopped at step {outcome.pretrained.steps}; the same command goes on")
         raise typer.Exit(outcome.pretrained.stopped)

@@ -1,6 +1,7 @@
 """When each phone is said: readers of the usual files, and the foldings between phone sets.
 
-Times are seconds from the start of the audio; a phone's name is as written, except that an interval without a name is `sil`.
+Times are seconds from the start of the audio; a phone's name is as written, except that an interval without a name is
+`sil`.
 """
 
 import math
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from praatio import textgrid as praat
+from praatio.data_classes.interval_tier import IntervalTier
 from praatio.utilities import errors as praat_errors
 
 from mockingjay.audio import shown
@@ -19,11 +21,13 @@ from mockingjay.core.errors import DataError
 Alignment: TypeAlias = tuple[tuple[float, float, str], ...]
 
 SILENCE = "sil"
+_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")  # how the names of phone tiers end, "ann - phones" too
 
 # Lee & Hon (1989), "Speaker-independent phone recognition using hidden Markov models": TIMIT's 61 symbols are
 # trained as 48 and scored as 39. The glottal stop q is deleted there; a frame must have a class, so here it is silence.
 _SAME_48 = (
-    "iy ih eh ae ix ax ah uw uh ao aa ey ay oy aw ow er l el r w y m n en ng v f dh th z s zh sh jh ch b p d dx t g k hh epi"
+    "iy ih eh ae ix ax ah uw uh ao aa ey ay oy aw ow er l el r w y m n en ng "
+    "v f dh th z s zh sh jh ch b p d dx t g k hh epi"
 )
 TIMIT_61_TO_48: Mapping[str, str] = {
     **{phone: phone for phone in _SAME_48.split()},
@@ -39,18 +43,45 @@ TIMIT_48_TO_39: Mapping[str, str] = {
 }
 TIMIT_61_TO_39: Mapping[str, str] = {phone: TIMIT_48_TO_39[middle] for phone, middle in TIMIT_61_TO_48.items()}
 
-# The 72 labels of forced aligners on English: CMUdict's 15 vowels with stress 0, 1 or 2, its 24 consonants, sil, sp, spn. Without
-# stress, and with one silence, 41 are left: 39 phones, SIL and SPN.
-_VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
-_CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
+# The 72 labels of forced aligners on English: CMUdict's 15 vowels with stress 0, 1 or 2, its 24 consonants, sil, sp,
+# spn. Without stress, and with one silence, 41 are left: 39 phones, SIL and SPN.
+_VOWELS = tuple(["AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"])
+_CONSONANTS = tuple(
+    [
+        "B",
+        "CH",
+        "D",
+        "DH",
+        "F",
+        "G",
+        "HH",
+        "JH",
+        "K",
+        "L",
+        "M",
+        "N",
+        "NG",
+        "P",
+        "R",
+        "S",
+        "SH",
+        "T",
+        "TH",
+        "V",
+        "W",
+        "Y",
+        "Z",
+        "ZH",
+    ]
+)
 ARPABET_72_TO_41: Mapping[str, str] = {
     **{f"{vowel}{stress}": vowel for vowel in _VOWELS for stress in ("0", "1", "2", "")},
     **{consonant: consonant for consonant in _CONSONANTS},
     **dict.fromkeys(("SIL", "SP", "sil", "sp", "", "<eps>"), "SIL"),
     **dict.fromkeys(("SPN", "spn"), "SPN"),
 }
-# The 41 as Lee & Hon's 39 classes, so that aligned and hand-labelled corpora share their labels. CMUdict has no flap, so dx never
-# comes out; spoken noise has no class of its own there and becomes silence.
+# The 41 as Lee & Hon's 39 classes, so that aligned and hand-labelled corpora share their labels. CMUdict has no flap,
+# so dx never comes out; spoken noise has no class of its own there and becomes silence.
 ARPABET_41_TO_39: Mapping[str, str] = {
     **{phone: TIMIT_61_TO_39[phone.lower()] for phone in _VOWELS + _CONSONANTS},
     **{"SIL": SILENCE, "SPN": SILENCE},
@@ -80,8 +111,8 @@ def read_textgrid(path: str | os.PathLike[str]) -> Alignment:
         grid = praat.openTextgrid(os.fspath(path), includeEmptyIntervals=True, duplicateNamesMode="rename")
     except (OSError, praat_errors.PraatioException, ValueError, IndexError, KeyError) as error:
         raise DataError(f"{shown(path)}: not a TextGrid ({type(error).__name__}); export it again from Praat") from None
-    tiers = {tier.name: tier for tier in grid.tiers if isinstance(tier, praat.data_classes.interval_tier.IntervalTier)}
-    named = [name for name in tiers if name.lower().strip().endswith(("phones", "phone", "phoneme", "phonemes", "segments"))]
+    tiers = {tier.name: tier for tier in grid.tiers if isinstance(tier, IntervalTier)}
+    named = [name for name in tiers if name.lower().strip().endswith(_TIERS)]
     if not named and len(tiers) != 1:
         what = f"no tier is named phones (interval tiers: {', '.join(tiers) or 'none'})"
         raise DataError(f"{shown(path)}: {what}, expected one; rename the phone tier")

@@ -1,9 +1,11 @@
 """A corpus is a list of utterances; on disk it is JSONL, one utterance a line, read strictly.
 
-A line holds `id`, `path` (relative to the manifest's folder, or absolute), `duration_s`, and where known `start_s`, `speaker`,
-`split`, `text`, `alignment` ([[start s, end s, phone], …] from the utterance's start). Any other key with a single value becomes
-a label; other lists and tables are not ours and are passed over.
+A line holds `id`, `path` (relative to the manifest's folder, or absolute), `duration_s`, and where known `start_s`,
+`speaker`, `split`, `text`, `alignment` ([[start s, end s, phone], …] from the utterance's start). Any other key with a
+single value becomes a label; other lists and tables are not ours and are passed over.
 """
+
+# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
 
 import json
 import math
@@ -48,7 +50,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Corpus:
         DataError: The file is missing or empty, or a line is wrong; the first wrong line is named.
     """
     path = Path(path)
-    folder = os.path.abspath(path.parent)  # noqa: PTH100: links stay as they are written
+    folder = os.path.abspath(path.parent)
     utterances: list[Utterance] = []
     lines: dict[str, int] = {}  # id → line
     again: list[tuple[int, str]] = []
@@ -65,13 +67,13 @@ def read_manifest(path: str | os.PathLike[str]) -> Corpus:
         raise DataError(f"{shown(path)}:{number}: {what}, expected each id once; rename or remove one of them")
     if not utterances:
         raise DataError(f"{shown(path)}: holds no utterances, expected one JSON object a line; write it again")
-    return Corpus(os.path.basename(folder), tuple(utterances))  # noqa: PTH119
+    return Corpus(os.path.basename(folder), tuple(utterances))
 
 
 def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
     """Write a manifest in one rename; paths below its folder are written relative to it."""
     path = Path(path)
-    folder = os.path.abspath(path.parent) + os.sep  # noqa: PTH100
+    folder = os.path.abspath(path.parent) + os.sep
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("w", encoding="utf-8", newline="\n") as file:
         for utterance in utterances:
@@ -104,18 +106,20 @@ def _lines(path: Path) -> Iterable[tuple[int, str]]:
                 if text:
                     yield number, text
     except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be read ({error.strerror}), expected a manifest; check the path") from None
+        raise DataError(
+            f"{shown(path)}: cannot be read ({error.strerror}), expected a manifest; check the path"
+        ) from None
     except UnicodeDecodeError as error:
         what = f"not UTF-8 (byte {error.object[error.start]:#04x} at column {error.start + 1})"
         raise DataError(f"{shown(path)}:{number}: {what}, expected JSON in UTF-8; save it again as UTF-8") from None
 
 
-class _Constant(ValueError):
+class _ConstantError(ValueError):
     """NaN or an infinity, which JSON does not have."""
 
 
 def _refuse_constant(name: str) -> Any:
-    raise _Constant(name)
+    raise _ConstantError(name)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -134,14 +138,14 @@ def _table(text: str, where: str) -> dict[str, Any]:
         row = _JSON.decode(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON at column {error.colno} ({error.msg}); mend that line") from None
-    except _Constant as error:
+    except _ConstantError as error:
         raise DataError(f"{where}: holds {error}, expected finite numbers; use null for what is missing") from None
     except KeyError as error:
         raise DataError(f"{where}: key {error} stands twice, expected once; remove one of them") from None
     except RecursionError:
         raise DataError(f"{where}: nested too deeply, expected a flat object; mend that line") from None
     if not isinstance(row, dict):
-        raise DataError(f"{where}: is a {type(row).__name__}, expected an object such as {{\"id\": …}}; mend that line")
+        raise DataError(f'{where}: is a {type(row).__name__}, expected an object such as {{"id": …}}; mend that line')
     return row
 
 
@@ -176,7 +180,7 @@ def resolve(path: str, folder: str, where: str) -> str:
     if "://" in path or start.startswith(("pipe:", "|")) or path.rstrip().endswith("|") or "\0" in path:
         what = f"path {path!r} is a URL or a command, expected a file's path"
         raise DataError(f"{where}: {what}; nothing is fetched or run: write the audio to files first")
-    return os.path.normpath(os.path.join(folder, path))  # noqa: PTH118
+    return os.path.normpath(os.path.join(folder, path))
 
 
 def _text(row: dict[str, Any], key: str, where: str, required: bool = False) -> Any:

@@ -21,8 +21,8 @@ def split(
 ) -> dict[str, tuple[Utterance, ...]]:
     """Cut a corpus into parts by seconds of audio.
 
-    Groups are taken in a random order, each to the part that lacks the most seconds; the last quarter goes from the longest
-    to the shortest, so that what is left over is small.
+    Groups are taken in a random order, each to the part that lacks the most seconds; the last quarter goes from the
+    longest to the shortest, so that what is left over is small.
 
     Args:
         utterances: The corpus.

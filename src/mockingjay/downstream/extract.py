@@ -1,7 +1,8 @@
 """Write a representation's hidden states, one file per utterance, for whatever comes next.
 
-A file depends on its utterance alone: not on the order, on its batch-mates or on the shard. It appears whole or not at all, so the
-same command again does only what is missing. `index.jsonl` says which file holds which utterance and where its steps lie in time.
+A file depends on its utterance alone: not on the order, on its batch-mates or on the shard. It appears whole or not at
+all, so the same command again does only what is missing. `index.jsonl` says which file holds which utterance and where
+its steps lie in time.
 """
 
 import importlib
@@ -54,7 +55,7 @@ def extract(
     shard: str = "1/1",
     name: str = "",
 ) -> Extracted:
-    """Write features as float32, [time, dim] for one layer and [layers, time, dim] for several; without time where pooled.
+    """Write float32 features: [time, dim] for one layer, [layers, time, dim] for several, without time where pooled.
 
     Args:
         representation: What is extracted.
@@ -121,7 +122,8 @@ def _layers(text: str, depth: int) -> tuple[int, ...]:
     chosen = [int(part) if part.strip().isdecimal() else depth for part in text.split(",")]
     if max(chosen) >= depth:
         raise ConfigError(
-            f"--layers {text}: expected last, all, or indices from 0 to {depth - 1} such as 0,{depth - 1}; choose among them"
+            f"--layers {text}: expected last, all, or indices from 0 to {depth - 1} such as "
+            f"0,{depth - 1}; choose among them"
         )
     return tuple(chosen)
 
@@ -136,7 +138,8 @@ def _shard(utterances: Sequence[Utterance], shard: str) -> list[Utterance]:
     twice = sorted({first.id for first, second in pairwise(ordered) if first.id == second.id})
     if twice:
         raise DataError(
-            f"corpus: {len(twice)} ids occur twice (first {', '.join(map(repr, twice[:5]))}), expected one utterance each; "
+            f"corpus: {len(twice)} ids occur twice (first {', '.join(map(repr, twice[:5]))}), "
+            "expected one utterance each; "
             "rename them"
         )
     return ordered[number - 1 :: count]
@@ -150,7 +153,8 @@ def _agree(out: Path, settings: Mapping[str, Any]) -> None:
         return write_atomically(path, text.encode())
     if path.read_text("utf-8") != text:
         raise ConfigError(
-            f"{out}: holds features of other settings (extract.json), expected {json.dumps(settings)}; choose another --out"
+            f"{out}: holds features of other settings (extract.json), expected "
+            f"{json.dumps(settings)}; choose another --out"
         )
     return None
 
@@ -184,7 +188,7 @@ def _shape(path: Path, format: Format) -> tuple[int, ...] | None:
         if format == "safetensors":
             with safetensors.safe_open(path, "numpy") as file:
                 return tuple(file.get_slice("hidden").get_shape())
-        arrow, parquet = _pyarrow()
+        _, parquet = _pyarrow()
         return tuple(json.loads(parquet.read_schema(path).metadata[b"shape"]))
     except (OSError, ValueError, EOFError, safetensors.SafetensorError):
         return None
@@ -195,7 +199,8 @@ def _pyarrow() -> tuple[ModuleType, ModuleType]:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise MachineError(
-            "--format parquet: pyarrow is not installed; install mockingjay-speech[parquet], or choose npy or safetensors"
+            "--format parquet: pyarrow is not installed; install mockingjay-speech[parquet], or "
+            "choose npy or safetensors"
         ) from None
 
 

@@ -1,7 +1,8 @@
 """Hidden states computed once: a frozen encoder says the same every epoch.
 
-Utterances are represented in order of duration, a few of nearly the same length at a time: on a CPU padding costs more than small
-batches do. What a head reads of them lies in one flat tensor, rows of training sets shuffled once, so that a minibatch is a slice.
+Utterances are represented in order of duration, a few of nearly the same length at a time: on a CPU padding costs more
+than small batches do. What a head reads of them lies in one flat tensor, rows of training sets shuffled once, so that a
+minibatch is a slice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,9 +39,7 @@ class Cache:
     """The thinned hidden states of a set of utterances, row after row, and what to guess from them."""
 
     stack: Float[Tensor, "layers rows dim"]
-    offsets: Int[
-        Tensor, " bounds"
-    ]  # rows of sequence s are offsets[s] to offsets[s + 1]; one sequence a row where order is free
+    offsets: Int[Tensor, " bounds"]  # rows of sequence s: offsets[s] to offsets[s + 1]; of use where `sequential`
     targets: Targets  # [guesses, choices]
     owners: Int[Tensor, " guesses"]
     sequential: bool  # a guess is about a whole sequence, not about a row
@@ -51,7 +50,7 @@ class Cache:
 
         Args:
             size: Guesses in a piece.
-            generator: Shuffles the order of pieces, and where the first begins; without it the order is that of the rows.
+            generator: Shuffles the pieces, and where the first begins; without it they come in the order of the rows.
         """
         count = len(self.owners)
         first = 0 if generator is None or count <= size else int(torch.randint(size, (), generator=generator))
@@ -94,7 +93,6 @@ def load(utterance: Utterance) -> Float[Tensor, " samples"]:
     return audio.read(utterance.path, utterance.start, utterance.seconds)
 
 
-@torch.no_grad()
 def represent(
     representation: Representation, utterances: Sequence[Utterance], quarantine: Quarantine | None = None
 ) -> Iterator[tuple[list[int], Hidden]]:
@@ -120,7 +118,9 @@ def represent(
                     raise
                 quarantine.add(Refusal.of(error, utterances[index].id))
         if read:
-            yield list(read), representation(Waves.pad(list(read.values())).to(device))
+            with torch.no_grad():
+                hidden = representation(Waves.pad(list(read.values())).to(device))
+            yield list(read), hidden
 
 
 def cache(probe: Probe, utterances: Sequence[Utterance], seed: int | None = None) -> Cache:

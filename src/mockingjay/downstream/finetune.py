@@ -1,7 +1,8 @@
-"""Train through the representation, with the loop that trains everything: fine-tuning, and heads whose states fit in no memory.
+"""Train through the representation with the loop that trains everything: fine-tuning, and heads on too many states.
 
-FT2 is Mockingjay's fine-tuning of encoder and fresh head together for two epochs (section 2.3). One learning rate moves both, as
-published; 4e-4 is the released LARGE configuration's note for fine-tuning. An epoch is every training utterance once.
+FT2 is Mockingjay's fine-tuning of encoder and fresh head together for two epochs (section 2.3). One learning rate moves
+both, as published; 4e-4 is the released LARGE configuration's note for fine-tuning. An epoch is every training
+utterance once.
 """
 
 import copy
@@ -72,16 +73,15 @@ class LiveTraining(Training):
         plan = BatchPlan(self.sets["train"], batches)
         steps = self.config.epochs * plan.steps_per_epoch
         device = device_of(self.representation)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            probe = self._fresh(seed)
-            run = Run(probe, Run.Config(steps=steps, learning_rate=rate, warmup=self.config.warmup, seed=seed), device)
-            best: tuple[float, dict[str, Tensor]] | None = None
-            with closing(Loader(plan, workers=self.config.workers).steps()) as source:
-                for tick in run.ticks(source):
-                    if tick.step % plan.steps_per_epoch == 0:
-                        accuracy = self.measure(probe, "dev").accuracy
-                        if best is None or accuracy > best[0]:
-                            best = accuracy, self._weights(probe)
+        probe = self._fresh(seed)
+        run = Run(probe, Run.Config(steps=steps, learning_rate=rate, warmup=self.config.warmup, seed=seed), device)
+        best: tuple[float, dict[str, Tensor]] | None = None
+        with closing(Loader(plan, workers=self.config.workers).steps()) as source:
+            for tick in run.ticks(source):
+                if tick.step % plan.steps_per_epoch == 0:
+                    accuracy = self.measure(probe, "dev").accuracy
+                    if best is None or accuracy > best[0]:
+                        best = accuracy, self._weights(probe)
         assert best is not None
         probe.load_state_dict(best[1], strict=False)
         return Trained(probe.eval(), best[0], rate, seed)

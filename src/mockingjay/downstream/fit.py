@@ -1,8 +1,8 @@
-"""Fit a probe and say what it reaches: learning rate and stopping chosen on dev, test measured once, several seeds, an interval.
+"""Fit a probe and say what it reaches: rate and stopping chosen on dev, test measured once, several seeds, an interval.
 
-The learning rate is the hidden variable of probing figures (67 % or 81 % from the rate alone in one public comparison), so every
-representation gets the same grid under the same budget of updates. Every seed trains with the best rate; the figure is the
-mean over seeds of the test accuracy where dev was best.
+The learning rate is the hidden variable of probing figures (67 % or 81 % from the rate alone, s3prl issue 268), so
+every representation gets the same grid under the same budget of updates. Every seed trains with the best rate; the
+figure is the mean over seeds of the test accuracy where dev was best.
 """
 
 from collections import Counter
@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from pydantic import Field
 
 from mockingjay.core import config
 from mockingjay.core.errors import DataError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
-from mockingjay.downstream.features import bytes_needed
+from mockingjay.downstream.features import bytes_needed, device_of
 from mockingjay.downstream.finetune import LiveTraining
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.partition import usable
@@ -78,7 +80,7 @@ def fit_probe(
     """Train probes on a representation and measure them.
 
     Args:
-        representation: Not changed by fine-tuning, which works on copies; frozen, its parameters stop asking for gradients.
+        representation: Fine-tuning works on copies of it; otherwise its parameters stop asking for gradients.
         task: Learns its classes from `train` unless it knows them already, as in a sweep over fewer and fewer labels.
         train: What heads learn from.
         dev: What rate and stopping are chosen on.
@@ -94,8 +96,10 @@ def fit_probe(
     sets, dropped = _clean(representation, task, {"train": train, "dev": dev, "test": test})
     task = task if task.outputs else task.learn(sets["train"])
     sets, unseen = _seen(task, sets, config.unseen)
-    training = _training(representation, task, config, sets)
-    trained = _choose(training, config)
+    device = device_of(representation)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        training = _training(representation, task, config, sets)
+        trained = _choose(training, config)
     counts = [training.measure(each.probe, "test") for each in trained]
     scores = _scores(sets["test"], counts)
     best = max(trained, key=lambda each: each.dev)
@@ -168,7 +172,8 @@ def _seen(task: Task, sets: Sets, unseen: Literal["refuse", "drop"]) -> tuple[Se
         if found and unseen == "refuse":
             listed = ", ".join(f"{name!r} ({count} utterances)" for name, count in sorted(found.items())[:5])
             raise DataError(
-                f"task {task.name}: {len(found)} classes occur in {part} but not in train: {listed}, expected every class in train; "
+                f"task {task.name}: {len(found)} classes occur in {part} but not in train: {listed}, "
+                "expected each in train; "
                 'divide the corpus otherwise, or leave them out with unseen="drop"'
             )
         lacking += found
@@ -199,7 +204,9 @@ def _majority(representation: Representation, task: Task, sets: Sets) -> float:
     return float(points["test"][points["train"].argmax()] / points["test"].sum())
 
 
-def _points(representation: Representation, task: Task, utterances: Sequence[Utterance]) -> np.ndarray:
+def _points(
+    representation: Representation, task: Task, utterances: Sequence[Utterance]
+) -> Float[np.ndarray, " classes"]:
     """Label points of each class."""
     sums = np.zeros(len(task.outputs))
     for utterance in utterances:

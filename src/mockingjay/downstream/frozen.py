@@ -1,4 +1,4 @@
-"""Train heads on cached hidden states: the encoder runs once over every utterance, whatever the number of rates and seeds."""
+"""Train heads on cached hidden states: the encoder hears every utterance once, whatever the rates and seeds."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,16 +18,14 @@ from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import Task
 from mockingjay.downstream.training import Counts, Trained, Training
 
-STATISTICS = (
-    16_384  # rows that the standardisation is measured on; a head could absorb any affine map, so a sample is enough
-)
+STATISTICS = 16_384  # rows to measure the standardisation on; a head absorbs any affine map, so a sample will do
 
 
 class FrozenTraining(Training):
     """AdamW with a cosine schedule on shuffled rows, stopped where dev was best."""
 
     class Config(config.Config):
-        """One budget of updates for every representation and every amount of labels (ours; protocols differ in the literature)."""
+        """One budget of updates for every representation and every amount of labels (ours)."""
 
         learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
         """Tried with the first seed; dev decides."""
@@ -71,27 +69,26 @@ class FrozenTraining(Training):
 
     def train(self, rate: float, seed: int) -> Trained:
         config = self.config
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(address("probe", seed) & (2**63 - 1))
-            probe = self.fresh()
-            probe.mix.load_state_dict(self.scale)
-            groups = [
-                {"params": probe.head.parameters(), "rate": rate},
-                {"params": [probe.mix.logits], "rate": rate * config.mix_rate, "weight_decay": 0.0},
-            ]
-            optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay, fused=True)
-            best, since = self._look(probe), 0
-            for update, piece in zip(range(1, config.updates + 1), self._forever(seed)):
-                for group in optimiser.param_groups:
-                    group["lr"] = group["rate"] * 0.5 * (1 + math.cos(math.pi * (update - 1) / config.updates))
-                optimiser.zero_grad()
-                self.task.score(self._logits(probe, piece), piece.targets).mean.backward()
-                optimiser.step()
-                if update * config.evaluations % config.updates < config.evaluations:
-                    seen = self._look(probe)
-                    best, since = (seen, 0) if seen[0] > best[0] else (best, since + 1)
-                    if since == config.patience:
-                        break
+        torch.manual_seed(address("probe", seed) & (2**63 - 1))
+        probe = self.fresh()
+        probe.mix.load_state_dict(self.scale)
+        groups = [
+            {"params": probe.head.parameters(), "rate": rate},
+            {"params": [probe.mix.logits], "rate": rate * config.mix_rate, "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay, fused=True)
+        best, since = self._look(probe), 0
+        for update, piece in zip(range(1, config.updates + 1), self._forever(seed)):
+            for group in optimiser.param_groups:
+                group["lr"] = group["rate"] * 0.5 * (1 + math.cos(math.pi * (update - 1) / config.updates))
+            optimiser.zero_grad()
+            self.task.score(self._logits(probe, piece), piece.targets).mean.backward()
+            optimiser.step()
+            if update * config.evaluations % config.updates < config.evaluations:
+                seen = self._look(probe)
+                best, since = (seen, 0) if seen[0] > best[0] else (best, since + 1)
+                if since == config.patience:
+                    break
         score, weights = best
         probe.load_state_dict(weights, strict=False)
         return Trained(probe.eval(), score[0], rate, seed)
@@ -102,6 +99,7 @@ class FrozenTraining(Training):
     def _look(self, probe: Probe) -> tuple[tuple[float, float], dict[str, Tensor]]:
         """Accuracy and negated loss on dev, with a copy of the weights; accuracy decides, the loss among equals."""
         counts, loss = self._count(probe, self.caches["dev"])
+        probe.train()
         weights = {
             key: value.clone() for key, value in probe.state_dict().items() if not key.startswith("representation.")
         }
@@ -120,7 +118,6 @@ class FrozenTraining(Training):
             correct.index_add_(0, owners, self.task.measure(logits, piece.targets).flatten().double())
             total.index_add_(0, owners, piece.targets.counts.sum(-1).flatten().double())
             loss += self.task.score(logits, piece.targets).sum
-        probe.train()
         return Counts(correct.cpu().numpy(), total.cpu().numpy()), float(loss / total.sum())
 
     def _logits(self, probe: Probe, piece: Piece) -> Float[Tensor, "batch guesses classes"]:

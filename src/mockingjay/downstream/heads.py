@@ -1,8 +1,8 @@
 """The small networks that read a representation: what is trained when everything else is frozen.
 
-A head first *thins* what it is given, by choosing or averaging steps, and then guesses from what is left. Thinning is linear over
-time, so it commutes with mixing and standardising layers: cached hidden states are stored thinned, which for an utterance task
-with mean pooling is one vector per utterance.
+A head first *thins* what it is given, by choosing or averaging steps, and then guesses from what is left. Thinning is
+linear over time, so it commutes with mixing and standardising layers: cached hidden states are stored thinned, which
+for an utterance task with mean pooling is one vector per utterance.
 """
 
 from abc import ABC, abstractmethod
@@ -99,8 +99,8 @@ def build_head(kind: HeadKind, dim: int, classes: int, resolution: Literal["fram
     """Build a head with fresh weights.
 
     Args:
-        kind: `linear`; `mlp1`, one hidden layer of 768 (s3prl's `phone_1hidden`); `mlp2`, two of 768 with dropout 0.2, which
-            Mockingjay's released code calls linear; `gru`, for utterance tasks only.
+        kind: `linear`; `mlp1`, one hidden layer of 768 (s3prl's `phone_1hidden`); `mlp2`, two of 768 with dropout 0.2,
+            which Mockingjay's released code calls linear; `gru`, for utterance tasks only.
         dim: Width of the representation.
         classes: How many there are.
         resolution: The task's.
@@ -111,7 +111,8 @@ def build_head(kind: HeadKind, dim: int, classes: int, resolution: Literal["fram
     if kind == "gru":
         if resolution == "frame":
             raise ConfigError(
-                "probe.head: gru gives one answer per utterance, expected a head for frames; choose linear, mlp1 or mlp2"
+                "probe.head: gru gives one answer per utterance, expected a head for frames; "
+                "choose linear, mlp1 or mlp2"
             )
         return Recurrent(dim, classes)
     return Pointwise(_layers(kind, dim, classes), pool=resolution == "utterance")

@@ -1,15 +1,17 @@
 """Which layers a probe reads, and on what scale.
 
-`mix` is the weighted sum of Mockingjay (section 2.3, "similar to ELMo") as SUPERB fixed it: raw layers under softmax weights
-that start equal, each layer keeping its own scale (protocol options: `normalise` puts a parameter-free layer norm on every
-layer first). The sum is then standardised per dimension with statistics of the training set. That is an affine map, which a
+`mix` is the weighted sum of Mockingjay (section 2.3, "similar to ELMo") as SUPERB fixed it: raw layers under softmax
+weights that start equal, each layer keeping its own scale; `normalise` puts a parameter-free layer norm on every layer
+first. The sum is then standardised per dimension with statistics of the training set. That is an affine map, which a
 linear head could undo: the class of probes does not change, only the speed at which one converges, and it is done for
-every representation alike. The mean and variance of a weighted sum follow exactly from the layers' means and covariances,
-so the scale stays right while the weights move:
+every representation alike. The mean and variance of a weighted sum follow exactly from the layers' means and
+covariances, so
+the scale stays right while the weights move:
 
     mean = Σ_l w_l mean_l        variance = Σ_l Σ_m w_l w_m covariance_lm
 
-A softmax weight is the importance of a layer only among layers of like norms, so the mean norm of each is kept beside it.
+A softmax weight is the importance of a layer only among layers of like norms, so the mean norm of each is kept beside
+it.
 """
 
 import torch
@@ -37,9 +39,7 @@ class Mix(nn.Module):
         count = len(self.layers)
         self.logits = nn.Parameter(torch.zeros(count), requires_grad=count > 1)
         self.register_buffer("mean", torch.zeros(count, dim))
-        self.register_buffer(
-            "covariance", torch.ones(count, count, dim)
-        )  # until fitted: unit scale whatever the weights
+        self.register_buffer("covariance", torch.ones(count, count, dim))  # until fitted: unit scale
         self.register_buffer("norms", torch.zeros(count))
 
     @property
@@ -77,6 +77,7 @@ def _indices(read: str, depth: int) -> tuple[int, ...]:
     layer = depth - 1 if read == "last" else int(read.removeprefix("layer:"))
     if layer >= depth:
         raise ConfigError(
-            f"probe.read: layer {layer}, expected 0 to {depth - 1}, the layers this representation has; choose one of them"
+            f"probe.read: layer {layer}, expected 0 to {depth - 1}, the layers of this "
+            "representation; choose one of them"
         )
     return (layer,)

@@ -1,7 +1,7 @@
 """Train, dev and test for a task: given by the corpus where it says so, otherwise drawn by rule and written down.
 
-Test speakers are new wherever the task allows it, so that no probe can win by recognising a voice; a speaker task needs every
-speaker in every part. dev is always distinct from test: what is chosen on dev is never measured on it.
+Test speakers are new wherever the task allows it, so that no probe can win by recognising a voice; a speaker task needs
+every speaker in every part. dev is always distinct from test: what is chosen on dev is never measured on it.
 """
 
 import json
@@ -56,8 +56,8 @@ def partition(utterances: Sequence[Utterance], task: Task, seed: int = 0) -> Par
 
     The `split` column decides where it names both train and test (a first word of train, dev, valid or test, as in
     `dev-clean`); a missing dev is cut from train. Otherwise shares of 80, 10 and 10 % are drawn, by speaker where test
-    speakers should be new and there are three or more, else by utterance, within each class. A given split whose test speakers
-    are all new cannot serve a speaker task: then the split is drawn.
+    speakers should be new and there are three or more, else by utterance, within each class. A given split whose test
+    speakers are not all in train cannot serve a speaker task: then the split is drawn.
 
     Args:
         utterances: Of the whole corpus.
@@ -86,7 +86,8 @@ def partition(utterances: Sequence[Utterance], task: Task, seed: int = 0) -> Par
     for name, chosen in sets.items():
         if not chosen:
             raise DataError(
-                f"task {task.name}: {name} is empty after dividing {len(labelled)} labelled utterances, expected at least one; "
+                f"task {task.name}: {name} is empty after dividing {len(labelled)} labelled ones, "
+                "expected at least one; "
                 "give more of them, or a split column"
             )
     return Partition(**sets, rule=rule, dropped=dropped)

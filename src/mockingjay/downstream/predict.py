@@ -1,8 +1,9 @@
 """Ask a trained probe about new files."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ class Prediction:
 
 
 def predict(
-    folder: Path, files: Iterable[Path], open_representation: Callable[[str], Representation]
+    folder: Path, files: Iterable[str | os.PathLike[str]], open_representation: Callable[[str], Representation]
 ) -> Iterator[Prediction]:
     """Predict for files, one after the other.
 
@@ -53,7 +54,7 @@ def predict(
     """
     probe = load_probe(folder, open_representation)
     for file in files:
-        yield predict_wave(probe, audio.read(file), str(file))
+        yield predict_wave(probe, audio.read(file), os.fspath(file))
 
 
 @torch.no_grad()
@@ -67,7 +68,8 @@ def predict_wave(probe: Probe, wave: Float[Tensor, " samples"], path: str = "") 
     seconds = len(wave) / SAMPLE_RATE
     if len(wave) < representation.receptive:
         raise DataError(
-            f"{path or 'wave'}: {seconds:.3f} s are too short, expected at least {representation.receptive / SAMPLE_RATE:.3f} s; "
+            f"{path or 'wave'}: {seconds:.3f} s are too short, expected at least "
+            f"{representation.receptive / SAMPLE_RATE:.3f} s; "
             "leave it out"
         )
     probe.eval()
@@ -87,4 +89,4 @@ def _segments(
     half = representation.hop / SAMPLE_RATE / 2
     runs = [list(run) for _, run in groupby(enumerate(guesses), key=lambda each: each[1])]
     borders = [0.0, *(times[run[0][0]] - half for run in runs[1:]), seconds]
-    return tuple((begin, end, outputs[run[0][1]]) for begin, end, run in zip(borders, borders[1:], runs))
+    return tuple((begin, end, outputs[run[0][1]]) for (begin, end), run in zip(pairwise(borders), runs))

@@ -24,8 +24,8 @@ from mockingjay.downstream.tasks import Targets, Task
 class Probe(Learner):
     """Reads a representation for one task.
 
-    Frozen (`tune="head"`) means: its parameters ask for no gradient, it runs without a graph, and it stays in evaluation mode
-    whatever `train()` says. The mixing weights lie outside and learn.
+    Frozen (`tune="head"`) means: its parameters ask for no gradient, it runs without a graph, and it stays in
+    evaluation mode whatever `train()` says. The mixing weights lie outside and learn.
     """
 
     class Config(config.Config):

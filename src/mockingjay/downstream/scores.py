@@ -1,8 +1,8 @@
 """Accuracies with intervals: an utterance is the unit of chance, because the frames inside one are not independent.
 
-Intervals are percentile bootstraps over utterances (Bisani and Ney, ICASSP 2004): utterances are drawn with replacement and the
-pooled accuracy, correct / total, is recomputed. Two results on the same utterances are compared by drawing the same
-utterances for both.
+Intervals are percentile bootstraps over utterances (Bisani and Ney, ICASSP 2004): utterances are drawn with replacement
+and the pooled accuracy, correct / total, is recomputed. Two results on the same utterances are compared by drawing the
+same utterances for both.
 """
 
 from collections.abc import Iterator

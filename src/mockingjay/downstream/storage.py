@@ -1,7 +1,8 @@
 """A probe on disk: probe.json says what it is and of which representation, probe.safetensors holds what was trained.
 
-The card is written last and holds the weights' SHA-256, so a folder without a card is not a probe, and a card with other
-weights is refused. A frozen representation is not stored but opened again by its name; a fine-tuned one is stored with the head.
+The card is written last and holds the weights' SHA-256, so a folder without a card is not a probe, and a card with
+other weights is refused. A frozen representation is not stored but opened again by its name; a fine-tuned one is stored
+with the head.
 """
 
 import hashlib
@@ -72,8 +73,10 @@ def load_probe(folder: Path, open_representation: Callable[[str], Representation
     representation = open_representation(card["representation"])
     if (representation.dim, representation.depth) != (card["dim"], card["depth"]):
         raise CheckpointError(
-            f"{folder}/probe.json: {card['representation']} has {representation.depth} layers of {representation.dim}, expected "
-            f"{card['depth']} of {card['dim']} as when the probe was trained; open the same representation or probe again"
+            f"{folder}/probe.json: {card['representation']} has {representation.depth} layers of "
+            f"{representation.dim}, expected "
+            f"{card['depth']} of {card['dim']} as when the probe was trained; open the same "
+            "representation or probe again"
         )
     where = f"{folder}/probe.json"
     task = build_task(card["task"], tuple(card["outputs"]), where)
@@ -86,7 +89,8 @@ def load_probe(folder: Path, open_representation: Callable[[str], Representation
     }
     if {key: value.shape for key, value in tensors.items()} != own:
         raise CheckpointError(
-            f"{folder}/probe.safetensors: its tensors do not fit probe.json, expected {len(own)} of its shapes; probe again"
+            f"{folder}/probe.safetensors: its tensors do not fit probe.json, expected {len(own)} of "
+            "its shapes; probe again"
         )
     probe.load_state_dict(tensors, strict=False)
     return probe.eval()
@@ -98,7 +102,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
         weights = (folder / "probe.safetensors").read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"{error.filename}: {error.strerror}, expected a probe's folder with probe.json and probe.safetensors; check the path"
+            f"{error.filename}: {error.strerror}, expected a probe's folder with probe.json and "
+            "probe.safetensors; check the path"
         ) from None
     except ValueError:
         raise CheckpointError(f"{folder}/probe.json: not JSON, expected what `probe` wrote; probe again") from None

@@ -43,7 +43,7 @@ class Training(ABC):
 
     @abstractmethod
     def train(self, rate: float, seed: int) -> Trained:
-        """Train one probe; the same rate and seed give the same probe."""
+        """Train one probe; the same rate and seed give the same. Seeds global generators; `fit_probe` restores them."""
 
     @abstractmethod
     def measure(self, probe: Probe, name: Literal["train", "dev", "test"]) -> Counts:

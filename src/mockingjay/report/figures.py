@@ -33,7 +33,7 @@ VARIABLES = {
     **{ACCENT: "accent", WARM: "warm", LEAF: "leaf", PLUM: "plum"},
 }
 WIDTH = 7.65  # inches; the page's column at 96 pixels per inch
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -248,7 +248,7 @@ def health_histograms(durations: Sequence[float], levels: Sequence[float]) -> Dr
 
 
 def _save(canvas: Canvas, buffer: io.StringIO | io.BytesIO, style: Mapping[str, Any], **how: Any) -> None:
-    with mpl.rc_context({**_STYLE, **style}), warnings.catch_warnings():
+    with mpl.rc_context(_STYLE | dict(style)), warnings.catch_warnings():
         # Labels in any script: the browser has fonts for what matplotlib's own lacks.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph", category=UserWarning)
         canvas.savefig(buffer, **how)
@@ -280,7 +280,7 @@ def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]]) -> None:
     low, high = axes.get_ylim()
     heights = _apart({name: value for name, (_, value) in ends.items()}, 0.075 * (high - low))
     for name, (step, _) in ends.items():
-        label = PREDICTORS.get(str(name), str(name))
+        label = PREDICTORS.get(name, name)
         place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
         look = {"color": styles[name]["color"], "fontsize": 8.5, "fontweight": "bold" if name == "model" else "normal"}
         axes.annotate(label, (step, heights[name]), **place, **look)

@@ -63,6 +63,11 @@ class Group:
             torch.distributed.barrier()
 
 
+def leads() -> bool:
+    """Whether this process is the first of torchrun's, or alone; asked before the group is joined."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 @contextmanager
 def joined(device: str = "auto") -> Iterator[Group]:
     """Join the group that torchrun's environment names; without it, be alone.

@@ -1,8 +1,10 @@
-"""A CSV (or, as .tsv, tab-separated) list with a header: `path,label`, and where wanted `id,start,end,speaker,split,text`.
+"""A CSV (or, as .tsv, tab-separated) list with a header: `path,label`, and if wanted `id,start,end,speaker,split,text`.
 
-Paths are relative to the list's folder; `file_name`, as Hugging Face's audio folders call it, is taken for `path`, and a folder's
-`metadata.csv` for its list. Any further column is a label; an empty cell is missing. Lengths are measured.
+Paths are relative to the list's folder; `file_name`, as Hugging Face's audio folders call it, is taken for `path`, and
+a folder's `metadata.csv` for its list. Any further column is a label; an empty cell is missing. Lengths are measured.
 """
+
+# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
 
 import csv
 import math
@@ -26,9 +28,9 @@ def read_csv(tree: Tree) -> Corpus | None:
         DataError: The list cannot be parsed; the first wrong line is named.
     """
     path = tree.root if tree.is_file else tree.path("metadata.csv")
-    if not path.lower().endswith((".csv", ".tsv")) or not os.path.isfile(path):  # noqa: PTH113
+    if not path.lower().endswith((".csv", ".tsv")) or not os.path.isfile(path):
         return None
-    folder = os.path.dirname(path)  # noqa: PTH120
+    folder = os.path.dirname(path)
     rows = list(_rows(path))
     if not rows:
         raise DataError(f"{shown(path)}: holds no rows below its header, expected one a file; write it again")
@@ -56,7 +58,7 @@ def _rows(path: str) -> Iterator[tuple[str, dict[str, str]]]:
     delimiter = "\t" if path.lower().endswith(".tsv") else ","
     line = 1
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:  # noqa: PTH123
+        with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             columns = ["path" if name.strip() == "file_name" else name.strip() for name in next(reader, [])]
             if columns.count("path") != 1 or len(set(columns)) < len(columns) or "" in columns:
@@ -69,7 +71,9 @@ def _rows(path: str) -> Iterator[tuple[str, dict[str, str]]]:
                     raise DataError(f"{shown(path)}:{line}: {what}; quote cells that hold a {delimiter!r}")
                 row = {column: cell.strip() for column, cell in zip(columns, cells) if cell.strip()}
                 if cells and "path" not in row:
-                    raise DataError(f"{shown(path)}:{line}: the path is empty, expected a file; fill it in, or remove the line")
+                    raise DataError(
+                        f"{shown(path)}:{line}: the path is empty, expected a file; fill it in, or remove the line"
+                    )
                 if row:
                     yield f"{shown(path)}:{line}", row
     except OSError as error:
@@ -83,6 +87,9 @@ def _utterance(id: str, row: dict[str, str], path: str, header: Header, where: s
     end = _seconds(row, "end", where)
     if end is not None and end <= start:
         raise DataError(f"{where}: the end is {end:g} s, expected more than the start ({start:g} s); correct it")
+    if start >= header.seconds:
+        what = f"the start is {start:g} s, but the file holds {header.seconds:g} s"
+        raise DataError(f"{where}: {what}; correct it")
     return Utterance(
         id=id,
         path=path,

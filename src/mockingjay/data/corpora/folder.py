@@ -1,10 +1,13 @@
 """Any folder of audio, at any depth.
 
-An utterance's id is its path below the folder without the suffix. The first level of folders names the speakers, where there are
-at least two that hold audio; where all of them are called train, dev, valid, test or eval (and more), they name the split and the
-second level names the speakers. A .TextGrid, .phn or .lab file beside an audio file, or a .ctm file in the folder, gives its phone
-times; a .txt file (or a .lab without times) its words. A single audio file is a corpus of one.
+An utterance's id is its path below the folder without the suffix. The first level of folders names the speakers, where
+there are at least two that hold audio; where all of them are called train, dev, valid, test or eval (and more), they
+name the split and the second level names the speakers. A .TextGrid, .phn or .lab file beside an audio file, or a .ctm
+file in the folder, gives its phone times; a .txt file (or a .lab without times) its words. A single audio file is a
+corpus of one.
 """
+
+# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
 
 import os
 import re

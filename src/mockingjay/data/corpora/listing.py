@@ -58,7 +58,9 @@ def _utterance(
     try:
         text, alignment = _beside(tree, beside, text)
     except DataError as error:
-        refused.append(Refusal(tree.path(entry.file), "alignment", str(error), "mend or remove the label file", entry.id))
+        refused.append(
+            Refusal(tree.path(entry.file), "alignment", str(error), "mend or remove the label file", entry.id)
+        )
     return Utterance(
         id=entry.id,
         path=tree.path(entry.file),

@@ -1,7 +1,7 @@
 """Our own manifests: a .jsonl file, a folder that holds manifest.jsonl, or a folder of such folders.
 
-In the last case the folder's name is the label `corpus`; an id that two corpora share is given its corpus's name before it, and
-audio that two manifests list (a derived set points at its source) is one utterance, with the labels of both.
+In the last case the folder's name is the label `corpus`; an id that two corpora share is given its corpus's name before
+it, and audio that two manifests list (a derived set points at its source) is one utterance, with the labels of both.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """TIMIT as it unpacks: `TRAIN/DR1/FCJF0/SA1.WAV` with hand-made `.PHN` times beside it; upper or lower case.
 
-The samples inside are NIST SPHERE or WAV. The speaker is the folder, the dialect region and the kind of sentence (sa, si, sx) are
-labels, the gender is the speaker's first letter. The NLTK sample's `dr1-fvmh0/sa1.wav` is read as well.
+The samples inside are NIST SPHERE or WAV. The speaker is the folder, the dialect region and the kind of sentence (sa,
+si, sx) are labels, the gender is the speaker's first letter. The NLTK sample's `dr1-fvmh0/sa1.wav` is read as well.
 """
 
 import re
@@ -10,7 +10,7 @@ from mockingjay.data.corpora.listing import Entry, listed, words
 from mockingjay.data.corpora.tree import Tree, stem
 from mockingjay.data.manifest import Corpus
 
-_AUDIO = re.compile(r"(?:.*/)?(?:(train|test)/)?(dr\d)[/-]([fm]\w{3}\d)/((s[aix])\d+)(?:\.\w+)+", re.IGNORECASE)
+_AUDIO = re.compile(r"(?:.*?/)??(?:(train|test)/)?(dr\d)[/-]([fm]\w{3}\d)/((s[aix])\d+)(?:\.\w+)+", re.IGNORECASE)
 
 
 def read_timit(tree: Tree) -> Corpus | None:
@@ -38,6 +38,7 @@ def _entry(tree: Tree, match: re.Match[str]) -> Entry:
         id="-".join(filter(None, (part, dialect, speaker, sentence))),
         speaker=speaker,
         split=part,
-        text=words(tree.path(prompt)).lstrip("0123456789 ") if prompt else None,  # the first and last sample stand before it
+        # The first and the last sample stand before the words.
+        text=words(tree.path(prompt)).lstrip("0123456789 ") if prompt else None,
         labels={"dialect": dialect, "gender": speaker[0], "sentence": kind},
     )

@@ -1,5 +1,7 @@
 """What a corpus reader is shown: a path, and the files below it, walked once."""
 
+# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
+
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,34 @@ from mockingjay.core.errors import DataError
 
 # Suffixes of audio, those that are not decoded included: such a file is refused by name rather than passed over.
 AUDIO = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .nist "
-    ".m4a .mp4 .aac .wma .webm .mka .amr .ape .wv .shn".split()
+    [
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".snd",
+        ".caf",
+        ".w64",
+        ".rf64",
+        ".sph",
+        ".nist",
+        ".m4a",
+        ".mp4",
+        ".aac",
+        ".wma",
+        ".webm",
+        ".mka",
+        ".amr",
+        ".ape",
+        ".wv",
+        ".shn",
+    ]
 )
 
 
@@ -25,28 +53,28 @@ class Tree:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.root = os.path.abspath(path)  # noqa: PTH100: links stay as they are written
-        if not os.path.exists(self.root):  # noqa: PTH110
+        self.root = os.path.abspath(path)
+        if not os.path.exists(self.root):
             raise DataError(f"{shown(path)}: no such file or folder, expected a corpus; check the path")
 
     @property
     def is_file(self) -> bool:
         """Whether the path is a file."""
-        return os.path.isfile(self.root)  # noqa: PTH113
+        return os.path.isfile(self.root)
 
     @property
     def name(self) -> str:
         """The corpus's name."""
-        name = os.path.basename(self.root)  # noqa: PTH119
-        return shown(os.path.splitext(name)[0] if self.is_file else name)  # noqa: PTH122
+        name = os.path.basename(self.root)
+        return shown(os.path.splitext(name)[0] if self.is_file else name)
 
     def path(self, relative: str) -> str:
         """Make a path of this tree absolute."""
-        return os.path.join(self.root, relative)  # noqa: PTH118
+        return os.path.join(self.root, relative)
 
     def holds(self, relative: str) -> bool:
         """Whether a file has this place below the root."""
-        return os.path.isfile(self.path(relative))  # noqa: PTH113
+        return os.path.isfile(self.path(relative))
 
     @cached_property
     def folders(self) -> tuple[str, ...]:
@@ -73,13 +101,13 @@ class Tree:
 
 def suffix(file: str) -> str:
     """The suffix of a file's name, in lower case, with its dot."""
-    return os.path.splitext(file)[1].lower()  # noqa: PTH122
+    return os.path.splitext(file)[1].lower()
 
 
 def stem(file: str) -> str:
     """A path without its suffix; `a.WAV.wav`, as some copies of TIMIT have it, loses both."""
-    bare, last = os.path.splitext(file)  # noqa: PTH122
-    return os.path.splitext(bare)[0] if last and suffix(bare) == last.lower() else bare  # noqa: PTH122
+    bare, last = os.path.splitext(file)
+    return os.path.splitext(bare)[0] if last and suffix(bare) == last.lower() else bare
 
 
 def measure(paths: Iterable[str], workers: int = 8) -> Iterator[Header | AudioError]:
@@ -105,15 +133,17 @@ def _walk(root: str) -> Iterator[str]:
     while folders:
         folder = folders.pop()
         try:
-            status = os.stat(os.path.join(root, folder))  # noqa: PTH116, PTH118
+            status = os.stat(os.path.join(root, folder))
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
+            with os.scandir(os.path.join(root, folder)) as entries:
                 visible = sorted((entry.name, _enters(entry)) for entry in entries if not entry.name.startswith("."))
         except OSError as error:
-            where = shown(os.path.join(root, folder))  # noqa: PTH118
-            raise DataError(f"{where}: cannot be read ({error.strerror}), expected a folder; check its permissions") from None
+            where = shown(os.path.join(root, folder))
+            raise DataError(
+                f"{where}: cannot be read ({error.strerror}), expected a folder; check its permissions"
+            ) from None
         for name, enters in visible:
             inside = f"{folder}/{name}" if folder else name
             if enters:

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 from mockingjay.core.draw import address
 from mockingjay.core.errors import ConfigError, MachineError
 from mockingjay.core.files import sync_folder, writing
+from mockingjay.core.types import Utterance
 from mockingjay.data.manifest import Corpus, write_manifest
 from mockingjay.data.talking.espeak import version
 from mockingjay.data.talking.sentences import sentences
@@ -28,7 +30,7 @@ __all__ = ["make", "talking"]
 
 _EDITION = 1  # raise it with every change that changes a file of the corpus
 _SHORTEST = 0.8  # seconds; no sentence is shorter, so this many lines suffice
-_MOST = 6000.0  # minutes; the grammar has sentences for several times as much
+_MOST = 3000.0  # minutes; the grammar has sentences for several times as many
 _BYTES = 1.3e6  # per minute
 
 
@@ -92,12 +94,7 @@ def make(folder: Path, seed: int = 0, minutes: float = 30.0, workers: int = 1) -
         audio = folder / "audio"
         audio.mkdir(parents=True)
         parts = _parts(audio, seed, minutes)
-        if workers == 1:
-            spoken = [speak(part) for part in parts]
-        else:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                spoken = list(pool.map(speak, parts))
-        utterances = tuple(utterance for said in spoken for utterance in said)
+        utterances = tuple(utterance for said in _spoken(parts, workers) for utterance in said)
         sync_folder(audio)
         write_manifest(folder / "manifest.jsonl", utterances)
         sync_folder(folder)
@@ -120,6 +117,20 @@ def _parts(audio: Path, seed: int, minutes: float) -> list[Part]:
         )
         parts.append(Part(voice, lines, seconds, audio))
     return parts
+
+
+def _spoken(parts: list[Part], workers: int) -> list[list[Utterance]]:
+    """Have every part spoken, in order."""
+    if workers == 1:
+        return [speak(part) for part in parts]
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            return list(pool.map(speak, parts))
+    except BrokenProcessPool:
+        raise MachineError(
+            f"talking: one of {workers} processes ended early, expected all to finish; use workers=1, or call it "
+            "under `if __name__ == '__main__':`"
+        ) from None
 
 
 def _settle(draft: Path, folder: Path) -> None:

@@ -24,7 +24,7 @@ class Label(Task):
         """Class → values of the column; other values are left out. Empty: every value is a class of its own."""
 
         @model_validator(mode="after")
-        def _one_class_each(self):  # noqa: ANN202
+        def _one_class_each(self):
             twice = [value for value, count in Counter(sum(self.classes.values(), ())).items() if count > 1]
             if twice:
                 raise ValueError(f"{twice[0]!r} is in two classes, expected one")

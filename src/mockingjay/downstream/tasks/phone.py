@@ -1,8 +1,8 @@
 """Phone classification, one label every 10 ms (Mockingjay, section 3.1: a linear classifier on frozen frames).
 
-Labels meet features by time, never by index. The label points lie at the middle of each 10 ms of the utterance, whatever the
-representation's hop: each takes the phone whose interval contains it, and the step whose centre is nearest. So an encoder that
-stacks three frames is scored on the same points as log-mel.
+Labels meet features by time, never by index. The label points lie at the middle of each 10 ms of the utterance,
+whatever the representation's hop: each takes the phone whose interval contains it, and the step whose centre is
+nearest. So an encoder that stacks three frames is scored on the same points as log-mel.
 """
 
 from typing import Literal

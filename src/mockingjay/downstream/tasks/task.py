@@ -1,8 +1,8 @@
 """A task says what labels mean and how guesses are scored.
 
-A frame task has one row of logits per step, an utterance task one row per utterance. What a row should say is a small table
-of counts: labels live on a time grid of their own, several label points may fall on one step, and cross-entropy against
-their counts equals the sum over the points, computed once per step.
+A frame task has one row of logits per step, an utterance task one row per utterance. What a row should say is a small
+table of counts: labels live on a time grid of their own, several label points may fall on one step, and cross-entropy
+against their counts equals the sum over the points, computed once per step.
 """
 
 from abc import ABC, abstractmethod
@@ -99,7 +99,8 @@ class Task(ABC):
         outputs = tuple(sorted({name for utterance in utterances for name in self.names(utterance)}))
         if not outputs:
             raise DataError(
-                f"task {self.name}: none of {len(utterances)} training utterances has a label, expected at least two classes; "
+                f"task {self.name}: none of {len(utterances)} training utterances has a label, "
+                "expected two classes or more; "
                 "add the labels to the manifest or choose another task"
             )
         if len(outputs) == 1:

@@ -1,0 +1,109 @@
+import pytest
+
+from mockingjay.core.errors import DataError
+from mockingjay.data.alignments import (
+    ARPABET_41_TO_39,
+    ARPABET_72_TO_41,
+    TIMIT_48_TO_39,
+    TIMIT_61_TO_39,
+    TIMIT_61_TO_48,
+    fold,
+    read_ctm,
+    read_lab,
+    read_phn,
+    read_textgrid,
+)
+
+GRID = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0
+xmax = 1
+tiers? <exists>
+size = {size}
+item []:
+{tiers}"""
+
+
+def tier(index, name, *intervals):
+    rows = "".join(
+        f'        intervals [{i}]:\n            xmin = {a}\n            xmax = {b}\n            text = "{phone}"\n'
+        for i, (a, b, phone) in enumerate(intervals, 1)
+    )
+    head = f'    item [{index}]:\n        class = "IntervalTier"\n        name = "{name}"\n        xmin = 0\n        xmax = 1\n'
+    return f"{head}        intervals: size = {len(intervals)}\n{rows}"
+
+
+def grid(tmp_path, *tiers):
+    path = tmp_path / "x.TextGrid"
+    path.write_text(GRID.format(size=len(tiers), tiers="".join(tiers)), "utf-8")
+    return path
+
+
+PHONES = ((0, 0.25, ""), (0.25, 0.5, "HH"), (0.5, 1, "AY1"))
+
+
+def test_textgrids(tmp_path):
+    expected = ((0.0, 0.25, "sil"), (0.25, 0.5, "HH"), (0.5, 1.0, "AY1"))
+    assert read_textgrid(grid(tmp_path, tier(1, "words", (0, 1, "hi")), tier(2, "phones", *PHONES))) == expected
+    assert read_textgrid(grid(tmp_path, tier(1, "words", (0, 1, "hi")), tier(2, "ann - phones", *PHONES))) == expected
+    assert read_textgrid(grid(tmp_path, tier(1, "anything", *PHONES))) == expected
+    with pytest.raises(DataError, match=r"no tier is named phones \(interval tiers: a, b\), expected one; rename"):
+        read_textgrid(grid(tmp_path, tier(1, "a", *PHONES), tier(2, "b", *PHONES)))
+    for content in ("hello", "", GRID[:60]):
+        (tmp_path / "x.TextGrid").write_text(content)
+        with pytest.raises(DataError, match=r"x.TextGrid: not a TextGrid"):
+            read_textgrid(tmp_path / "x.TextGrid")
+
+
+def test_ctm(tmp_path):
+    path = tmp_path / "x.ctm"
+    path.write_text(";; made by hand\na 1 0.50 0.25 B\na 1 0.00 0.50 A 0.99\n\nb A 1 1 C\n")
+    assert read_ctm(path) == {"a": ((0.0, 0.5, "A"), (0.5, 0.75, "B")), "b": ((1.0, 2.0, "C"),)}
+    path.write_text("a 1 0.5 0.25\n")
+    with pytest.raises(DataError, match=r"x.ctm:1: 'a 1 0.5 0.25', expected 'utterance channel start duration phone'"):
+        read_ctm(path)
+
+
+def test_lab(tmp_path):
+    path = tmp_path / "x.lab"
+    path.write_text("0 5000000 sil\n5000000 10000000 a\n")
+    expected = ((0.0, 0.5, "sil"), (0.5, 1.0, "a"))
+    assert read_lab(path) == expected
+    path.write_text("0.0 0.5 sil\n0.5 1.0 a -3.2\n")
+    assert read_lab(path) == expected
+    path.write_text("printing in the only sense\n")
+    assert read_lab(path) is None
+    path.write_text("0.0 0.5 a\n0.4\n")
+    with pytest.raises(DataError, match=r"x.lab:2: '0.4', expected 'start end phone'; mend that line"):
+        read_lab(path)
+
+
+def test_phn(tmp_path):
+    path = tmp_path / "x.phn"
+    path.write_text("0 1600 h#\n1600 16000 sh\n")
+    assert read_phn(path) == ((0.0, 0.1, "h#"), (0.1, 1.0, "sh"))
+    path.write_text("1600 16000 sh\n0 1600 h#\n")
+    with pytest.raises(DataError, match=r"'h#' from 0 to 0.1 s stands after 0.1 s, expected intervals in order"):
+        read_phn(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"x.phn: cannot be read \(.*\), expected labels in UTF-8; save it again"):
+        read_phn(path)
+
+
+def test_folding_tables():
+    assert len(TIMIT_61_TO_48) == 61 and len(set(TIMIT_61_TO_48.values())) == 48
+    assert len(set(TIMIT_48_TO_39.values())) == 39 and set(TIMIT_48_TO_39) == set(TIMIT_61_TO_48.values())
+    silences = {phone for phone, folded in TIMIT_61_TO_39.items() if folded == "sil"}
+    assert silences == {"h#", "pau", "epi", "q", "bcl", "dcl", "gcl", "pcl", "tcl", "kcl"}
+    assert len(set(ARPABET_72_TO_41.values())) == 41 and set(ARPABET_41_TO_39) == set(ARPABET_72_TO_41.values())
+    assert set(TIMIT_61_TO_39.values()) - set(ARPABET_41_TO_39.values()) == {"dx"}
+
+
+def test_fold():
+    alignment = ((0.0, 0.1, "dcl"), (0.1, 0.2, "d"), (0.2, 0.3, "ux"))
+    assert fold(alignment, TIMIT_61_TO_39) == ((0.0, 0.1, "sil"), (0.1, 0.2, "d"), (0.2, 0.3, "uw"))
+    once = fold(((0.0, 0.1, "AO1"), (0.1, 0.2, "sp")), ARPABET_72_TO_41)
+    assert fold(once, ARPABET_41_TO_39) == ((0.0, 0.1, "aa"), (0.1, 0.2, "sil"))
+    with pytest.raises(DataError, match="'AA1' is not in the folding table, expected one of its 61 phones; fold with"):
+        fold(((0.0, 0.1, "AA1"),), TIMIT_61_TO_39)
