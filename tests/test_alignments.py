@@ -30,8 +30,8 @@ def tier(index, name, *intervals):
         f'        intervals [{i}]:\n            xmin = {a}\n            xmax = {b}\n            text = "{phone}"\n'
         for i, (a, b, phone) in enumerate(intervals, 1)
     )
-    head = f'    item [{index}]:\n        class = "IntervalTier"\n        name = "{name}"\n        xmin = 0\n        xmax = 1\n'
-    return f"{head}        intervals: size = {len(intervals)}\n{rows}"
+    head = f'    item [{index}]:\n        class = "IntervalTier"\n        name = "{name}"\n'
+    return f"{head}        xmin = 0\n        xmax = 1\n        intervals: size = {len(intervals)}\n{rows}"
 
 
 def grid(tmp_path, *tiers):

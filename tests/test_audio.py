@@ -1,4 +1,4 @@
-# ruff: noqa: PTH
+# ruff: noqa: PTH118, PTH123
 import os
 import pickle
 import socket

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH
+# ruff: noqa: PTH117
 import json
 import os
 
@@ -112,12 +112,12 @@ def test_names_that_are_not_utf8(tmp_path):
 def test_what_is_no_corpus_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"none: no such file or folder, expected a corpus; check the path"):
         open_corpus(tmp_path / "none")
-    with pytest.raises(DataError, match="an empty folder, expected audio; name a folder with wav"):
+    with pytest.raises(DataError, match=r"an empty folder, expected audio; name a folder with wav"):
         open_corpus(tmp_path)
     tree(tmp_path, "x.md=hello")
-    with pytest.raises(DataError, match="no audio in 1 files, expected audio; name"):
+    with pytest.raises(DataError, match=r"no audio in 1 files, expected audio; name"):
         open_corpus(tmp_path)
-    with pytest.raises(DataError, match="a file that ends in .md, expected a corpus; name a folder of audio"):
+    with pytest.raises(DataError, match=r"a file that ends in .md, expected a corpus; name a folder of audio"):
         open_corpus(tmp_path / "x.md")
     tree(tmp_path, "a.wav=text", "b.wav=text")
     with pytest.raises(

@@ -266,6 +266,7 @@ def test_quarantine_has_a_budget_and_always_room_for_one():
     with pytest.raises(DataError) as caught:
         kept.check(199)
     assert str(caught.value) == (
-        "quarantine: 2 of 199 files cannot be used, expected at most 1 (1.0%); mend or remove them, or raise the budget; "
+        "quarantine: 2 of 199 files cannot be used, expected at most 1 (1.0%); "
+        "mend or remove them, or raise the budget; "
         "the first are: /x/a: empty; remove it | /x/b: empty; remove it"
     )

@@ -5,13 +5,12 @@ must be those of a format on the list before libsndfile sees it (which keeps its
 and the length its header promises is compared with the bytes that are there.
 """
 
-# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
-
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import soundfile
 
@@ -100,7 +99,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[soundfile.SoundFile, 
 
 def _descriptor(path: str | os.PathLike[str]) -> int:
     try:
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
         if not stat.S_ISREG(mode):
             kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
             what = f"{kinds.get(stat.S_IFMT(mode), 'a device')}, expected an audio file"

@@ -45,35 +45,8 @@ TIMIT_61_TO_39: Mapping[str, str] = {phone: TIMIT_48_TO_39[middle] for phone, mi
 
 # The 72 labels of forced aligners on English: CMUdict's 15 vowels with stress 0, 1 or 2, its 24 consonants, sil, sp,
 # spn. Without stress, and with one silence, 41 are left: 39 phones, SIL and SPN.
-_VOWELS = tuple(["AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"])
-_CONSONANTS = tuple(
-    [
-        "B",
-        "CH",
-        "D",
-        "DH",
-        "F",
-        "G",
-        "HH",
-        "JH",
-        "K",
-        "L",
-        "M",
-        "N",
-        "NG",
-        "P",
-        "R",
-        "S",
-        "SH",
-        "T",
-        "TH",
-        "V",
-        "W",
-        "Y",
-        "Z",
-        "ZH",
-    ]
-)
+_VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()  # noqa: SIM905
+_CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()  # noqa: SIM905
 ARPABET_72_TO_41: Mapping[str, str] = {
     **{f"{vowel}{stress}": vowel for vowel in _VOWELS for stress in ("0", "1", "2", "")},
     **{consonant: consonant for consonant in _CONSONANTS},

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
@@ -133,6 +133,8 @@ class BatchPlan:
 
 
 Refuse = Callable[[Utterance, DataError], None]
+_Task = tuple[int, int, tuple[Utterance, ...]]  # step, epoch, a micro-batch's utterances
+_Loaded = tuple[Batch, list[tuple[Utterance, DataError]]]  # and what was refused
 
 
 class Loader:
@@ -197,13 +199,13 @@ class Loader:
                     batches.append(batch)
                 yield tuple(batches)
 
-    def _tasks(self, start: int) -> Iterator[tuple[int, int, tuple[Utterance, ...]]]:
+    def _tasks(self, start: int) -> Iterator[_Task]:
         for step in itertools.count(start):
             epoch, utterances = self.plan.step(step)
             for micro in range(self.accumulate):
                 yield step, epoch, utterances[self.rank * self.accumulate + micro :: self.plan.slots]
 
-    def _loaded(self, tasks: Iterator) -> Iterator[tuple[Batch, list[tuple[Utterance, DataError]]]]:
+    def _loaded(self, tasks: Iterator[_Task]) -> Generator[_Loaded, None, None]:
         if not self.workers:
             yield from itertools.starmap(self._load, tasks)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="reader")
@@ -222,9 +224,7 @@ class Loader:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _load(
-        self, step: int, epoch: int, utterances: tuple[Utterance, ...]
-    ) -> tuple[Batch, list[tuple[Utterance, DataError]]]:
+    def _load(self, step: int, epoch: int, utterances: tuple[Utterance, ...]) -> _Loaded:
         kept: list[Utterance] = []
         waves: list[Tensor] = []
         refused: list[tuple[Utterance, DataError]] = []

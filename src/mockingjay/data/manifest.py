@@ -5,7 +5,7 @@ A line holds `id`, `path` (relative to the manifest's folder, or absolute), `dur
 single value becomes a label; other lists and tables are not ours and are passed over.
 """
 
-# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
+# ruff: noqa: PTH100, PTH118, PTH119 -- paths stay as written: names may not be UTF-8, links stay
 
 import json
 import math

@@ -1,7 +1,5 @@
 """A bad file never stops a run within its budget: it is named once, with its fault and the mend, and left out."""
 
-# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
-
 import contextlib
 import json
 import os
@@ -68,7 +66,7 @@ class Quarantine:
             "first_seen": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         # One write in append mode, so that a second process cannot come in between.
-        with open(self._path, "ab", buffering=0) as file:
+        with self._path.open("ab", buffering=0) as file:
             file.write(f"{json.dumps(row)}\n".encode())
 
     def check(self, total: int) -> None:

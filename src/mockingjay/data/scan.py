@@ -1,7 +1,5 @@
 """Health of a corpus: every utterance is decoded once, so that what is wrong is known before the first step."""
 
-# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
-
 import contextlib
 import hashlib
 import json
@@ -209,7 +207,7 @@ def _measured(
 
 def _key(utterance: Utterance) -> str:
     try:
-        status = os.stat(utterance.path)
+        status = Path(utterance.path).stat()
     except (OSError, ValueError):
         return ""  # decoding it will name the fault
     return json.dumps(

@@ -74,7 +74,8 @@ class Optimiser:
         """
         for group in self._adam.param_groups:
             group["lr"] = lr
-        self._adam.found_inf = skip  # the hook by which torch.amp.GradScaler skips a fused step
+        # The hook by which torch.amp.GradScaler skips a fused step.
+        self._adam.found_inf = skip  # pyright: ignore[reportAttributeAccessIssue]
         self._adam.step()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -20,8 +20,8 @@ def precision_of(precision: Precision, device: torch.device) -> torch.dtype:
     able = torch.cuda.is_bf16_supported() if device.type == "cuda" else _processor_has_bfloat16()
     if precision == "bfloat16" and not able:
         raise MachineError(
-            f"train.precision: bfloat16 has no instruction on this machine's {device.type}, expected a processor or card that "
-            "has one; set train.precision to float32"
+            f"train.precision: bfloat16 has no instruction on this machine's {device.type}, expected a processor or "
+            "card that has one; set train.precision to float32"
         )
     wanted = precision == "bfloat16" or (precision == "auto" and able and device.type == "cuda")
     return torch.bfloat16 if wanted else torch.float32

@@ -4,7 +4,7 @@ Paths are relative to the list's folder; `file_name`, as Hugging Face's audio fo
 a folder's `metadata.csv` for its list. Any further column is a label; an empty cell is missing. Lengths are measured.
 """
 
-# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
+# ruff: noqa: PTH113, PTH120, PTH123 -- paths stay as written: names may not be UTF-8, links stay
 
 import csv
 import math

@@ -7,8 +7,6 @@ file in the folder, gives its phone times; a .txt file (or a .lab without times)
 corpus of one.
 """
 
-# ruff: noqa: PTH -- paths stay strings here: names that are no UTF-8 pass unchanged, links stay as written
-
 import os
 import re
 from collections import Counter

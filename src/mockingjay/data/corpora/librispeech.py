@@ -1,4 +1,4 @@
-"""LibriSpeech as it unpacks: `<set>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac`, a `.trans.txt` a chapter.
+"""LibriSpeech as it unpacks: `<set>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac`, `.trans.txt` a chapter.
 
 The set is the split. The root may be the folder of all sets or a single set; SPEAKERS.TXT, where it is there, gives the
 gender.

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 
-from mockingjay.core import config
+from mockingjay.core.config import Config as Table
 from mockingjay.core.types import Grid, Utterance
 from mockingjay.downstream.tasks.task import Targets, Task
 
@@ -14,7 +14,7 @@ from mockingjay.downstream.tasks.task import Targets, Task
 class Label(Task):
     """What a column says of an utterance."""
 
-    class Config(config.Config):
+    class Config(Table):
         """The column's values are the classes."""
 
         kind: Literal["label"] = "label"

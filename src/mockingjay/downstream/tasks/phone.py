@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from pydantic import Field
 
-from mockingjay.core import config
+from mockingjay.core.config import Config as Table
 from mockingjay.core.types import Grid, Utterance
 from mockingjay.downstream.tasks.task import Targets, Task
 
@@ -22,7 +22,7 @@ POINT = 10_000  # µs between label points; times are compared as whole microsec
 class Phone(Task):
     """Which phone is being spoken, from `Utterance.alignment`."""
 
-    class Config(config.Config):
+    class Config(Table):
         """Phones are taken as the alignment writes them."""
 
         kind: Literal["phone"] = "phone"

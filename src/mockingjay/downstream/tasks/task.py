@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mockingjay.core import config
+from mockingjay.core.config import Config as Table
 from mockingjay.core.errors import DataError
 from mockingjay.core.types import Grid, Loss, Utterance
 
@@ -24,8 +24,8 @@ from mockingjay.core.types import Grid, Loss, Utterance
 class Targets:
     """The classes each row of logits should name, and how many label points name them; a count of 0 is no label."""
 
-    classes: Int[Tensor, "*rows choices"]
-    counts: Float[Tensor, "*rows choices"]
+    classes: Int[Tensor, "... choices"]
+    counts: Float[Tensor, "... choices"]
 
     def to(self, device: torch.device | str) -> "Targets":
         """Move to a device."""
@@ -66,13 +66,13 @@ class Task(ABC):
         new_speakers: Whether the test should be on speakers that training has not heard.
     """
 
-    Config: ClassVar[type[config.Config]]
+    Config: ClassVar[type[Table]]
     resolution: ClassVar[Literal["frame", "utterance"]]
-    config: config.Config
+    config: Table
     name: str
     new_speakers: bool = True
 
-    def __init__(self, config: config.Config, outputs: tuple[str, ...] = ()) -> None:
+    def __init__(self, config: Table, outputs: tuple[str, ...] = ()) -> None:
         self.config = config
         self.outputs = outputs
 
@@ -110,11 +110,11 @@ class Task(ABC):
             )
         return type(self)(self.config, outputs)
 
-    def score(self, logits: Float[Tensor, "*rows classes"], targets: Targets) -> Loss:
+    def score(self, logits: Float[Tensor, "... classes"], targets: Targets) -> Loss:
         """Sum the cross-entropy over all label points."""
         log_odds = F.log_softmax(logits.float(), dim=-1).gather(-1, targets.classes)
         return Loss(-(targets.counts * log_odds).sum(), targets.counts.sum())
 
-    def measure(self, logits: Float[Tensor, "*rows classes"], targets: Targets) -> Float[Tensor, " *rows"]:
+    def measure(self, logits: Float[Tensor, "... classes"], targets: Targets) -> Float[Tensor, "..."]:
         """Count the label points that each row's likeliest class names rightly."""
         return (targets.counts * (targets.classes == logits.argmax(-1, keepdim=True))).sum(-1)

@@ -5,6 +5,7 @@ training; sinusoids rather than learned positions, because lengths vary (Mocking
 length runs.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -21,7 +22,7 @@ from mockingjay.encoders.contexts.context import Context
 
 def positions(time: int, dim: int, like: Tensor) -> Float[Tensor, "time dim"]:
     """Even columns sin, odd columns cos of position / 10000^(2⌊column/2⌋/dim) (Vaswani et al. 2017, section 3.5)."""
-    rates = torch.exp(torch.arange(0, dim, 2, device=like.device) * (-torch.log(torch.tensor(10_000.0)).item() / dim))
+    rates = torch.exp(torch.arange(0, dim, 2, device=like.device) * (-math.log(10_000.0) / dim))
     angles = torch.arange(time, device=like.device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(like.dtype)
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int16
@@ -108,7 +109,7 @@ class Espeak:
         status = getattr(self._library, name)(*arguments)
         assert status == 0, f"{name} returned {status}"
 
-    def _receive(self, wave: ctypes.POINTER(ctypes.c_short), count: int, events: ctypes.POINTER(_Event)) -> int:
+    def _receive(self, wave: Any, count: int, events: Any) -> int:
         if count > 0:
             self._pieces.append(np.ctypeslib.as_array(wave, (count,)).copy())
         index = 0

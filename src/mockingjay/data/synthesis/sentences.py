@@ -6,7 +6,7 @@ duration nor structure tells the sense; the other slots are drawn alike for all 
 
 import tomllib
 from collections.abc import Iterator
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ def sentences(language: str, draw: np.random.Generator, said: set[str]) -> Itera
         draw: The only source of randomness.
         said: Sentences already given away; grows, so that no two voices and hence no two splits share a sentence.
     """
-    words = tomllib.loads(files(__package__).joinpath("words.toml").read_text("utf-8"))[language]
+    words = tomllib.loads(Path(__file__).with_name("words.toml").read_text("utf-8"))[language]
     while True:
         for sentiment in draw.permutation(BLOCK).tolist():
             while (text := _sentence(words, sentiment, draw)) in said:

@@ -21,10 +21,10 @@ from mockingjay.core.errors import ConfigError, MachineError
 from mockingjay.core.files import sync_folder, writing
 from mockingjay.core.types import Utterance
 from mockingjay.data.manifest import Corpus, write_manifest
-from mockingjay.data.talking.espeak import version
-from mockingjay.data.talking.sentences import sentences
-from mockingjay.data.talking.speak import Line, Part, speak
-from mockingjay.data.talking.voices import voices
+from mockingjay.data.synthesis.espeak import version
+from mockingjay.data.synthesis.sentences import sentences
+from mockingjay.data.synthesis.speak import Line, Part, Said, speak
+from mockingjay.data.synthesis.voices import Voice, voices
 
 __all__ = ["make", "talking"]
 
@@ -94,7 +94,8 @@ def make(folder: Path, seed: int = 0, minutes: float = 30.0, workers: int = 1) -
         audio = folder / "audio"
         audio.mkdir(parents=True)
         parts = _parts(audio, seed, minutes)
-        utterances = tuple(utterance for said in _spoken(parts, workers) for utterance in said)
+        spoken = _spoken(parts, workers)
+        utterances = tuple(_utterance(part.voice, said) for part, all_said in zip(parts, spoken) for said in all_said)
         sync_folder(audio)
         write_manifest(folder / "manifest.jsonl", utterances)
         sync_folder(folder)
@@ -119,7 +120,7 @@ def _parts(audio: Path, seed: int, minutes: float) -> list[Part]:
     return parts
 
 
-def _spoken(parts: list[Part], workers: int) -> list[list[Utterance]]:
+def _spoken(parts: list[Part], workers: int) -> list[list[Said]]:
     """Have every part spoken, in order."""
     if workers == 1:
         return [speak(part) for part in parts]
@@ -131,6 +132,19 @@ def _spoken(parts: list[Part], workers: int) -> list[list[Utterance]]:
             f"talking: one of {workers} processes ended early, expected all to finish; use workers=1, or call it "
             "under `if __name__ == '__main__':`"
         ) from None
+
+
+def _utterance(voice: Voice, said: Said) -> Utterance:
+    return Utterance(
+        id=f"talking-{said.path.stem}",
+        path=str(said.path),
+        seconds=said.seconds,
+        speaker=voice.name,
+        split=voice.split,
+        text=said.line.text,
+        labels={"lang": voice.language, "gender": voice.gender, "sentiment": said.line.sentiment},
+        alignment=said.alignment,
+    )
 
 
 def _settle(draft: Path, folder: Path) -> None:

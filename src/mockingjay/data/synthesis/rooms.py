@@ -6,7 +6,7 @@ The direct sound stays at delay zero and the tilt has no phase, so phone times h
 import numpy as np
 from jaxtyping import Float
 
-from mockingjay.core.types import SAMPLE_RATE as RATE
+RATE = 16_000  # samples per second; `core.types.SAMPLE_RATE`, which would import torch
 
 
 def place(dry: Float[np.ndarray, " samples"], draw: np.random.Generator) -> Float[np.ndarray, " samples"]:

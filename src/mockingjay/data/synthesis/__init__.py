@@ -1,0 +1,1 @@
+"""Speech from espeak-ng, with phone times; imports no torch, so that its processes start at once."""

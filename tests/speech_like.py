@@ -1,0 +1,24 @@
+"""Waves with something to predict in them, made on the spot."""
+
+import torch
+
+from mockingjay.core.types import Batch, Utterance, Waves
+
+LENGTHS = (16_000, 24_000, 19_200, 21_111)  # samples
+
+
+def speech_like(samples, seed):
+    """A gliding, pulsing tone in a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(samples, generator=generator)
+    time = torch.arange(samples) / 16_000
+    tone = torch.sin(2 * torch.pi * (200 + 100 * torch.sin(9 * time + seed)) * time)
+    return 0.1 * (tone * (1 + torch.sin(20 * time)) + 0.1 * noise)
+
+
+def batch_of(lengths=LENGTHS, seed=0, epoch=0):
+    waves = [speech_like(length, seed + index) for index, length in enumerate(lengths)]
+    utterances = tuple(
+        Utterance(f"u{seed + index}", f"/u{seed + index}.wav", length / 16_000) for index, length in enumerate(lengths)
+    )
+    return Batch(Waves.pad(waves), utterances, epoch)

@@ -1,0 +1,112 @@
+import pytest
+import torch
+
+from mockingjay.core.config import assignments, overlay
+from mockingjay.core.draw import Draw
+from mockingjay.core.errors import ConfigError
+from mockingjay.objectives.mockingjay import Mockingjay
+from mockingjay.settings import settings
+from speech_like import batch_of
+
+SMALL = ["objective.encoder.context.dim=32", "objective.encoder.context.feedforward=64", "objective.encoder.context.heads=2"]
+
+
+def small(preset, *changes):
+    chosen = settings("mockingjay", preset, [*SMALL, "objective.encoder.context.layers=1", *changes])
+    torch.manual_seed(0)
+    return Mockingjay(chosen.objective)
+
+
+@pytest.mark.parametrize(("preset", "encoder", "head"), [("base", 21_388_800, 715_168), ("large", 85_425_408, 2_956_803)])
+def test_published_sizes(preset, encoder, head):
+    objective = Mockingjay(settings("mockingjay", preset).objective)
+    assert sum(parameter.numel() for parameter in objective.encoder.parameters()) == encoder
+    assert sum(parameter.numel() for parameter in objective.head.parameters()) == head
+
+
+def test_the_defaults_are_base_as_published():
+    assert settings("mockingjay", "base") == settings("mockingjay")
+    chosen = settings("mockingjay")
+    assert (chosen.train.steps, chosen.train.learning_rate, chosen.train.warmup) == (500_000, 4e-4, 0.07)
+    assert (chosen.objective.hide.share, chosen.objective.hide.width) == (0.15, 7)
+
+
+def test_large_masks_one_stacked_step_and_rebuilds_linear_spectra():
+    objective = small("large")
+    assert objective.spans.widths == (1, 1) and objective.encoder.grid.hop == 600
+    loss = objective(batch_of(), 0.0, Draw(0))
+    assert loss.mean.isfinite() and objective.head[-1].out_features == 3 * 1025
+
+
+@pytest.mark.parametrize(("unit", "widths"), [("frame", (2, 2)), ("step", (6, 6))])
+def test_widths_count_frames_or_steps(unit, widths):
+    objective = small("tiny", "objective.hide.width=6", f"objective.unit={unit}")
+    assert objective.spans.widths == widths
+
+
+def test_the_loss_is_the_mean_absolute_error_on_selected_cells_alone():
+    objective = small("base").eval()
+    batch = batch_of()
+    frames = objective.encoder.frontend(batch.waves)
+    altered, selected = objective._hide(frames, batch, Draw(0))
+    rebuilt = objective.head(objective.encoder.context(altered).last)
+    loss = objective(batch, 0.0, Draw(0))
+    by_hand = (rebuilt - frames.values).abs()[selected].sum()
+    assert loss.sum.item() == pytest.approx(by_hand.item(), rel=1e-5)
+    assert loss.weight == selected.sum() * 160
+
+
+def test_prediction_gets_its_gradient_from_selected_frames_alone():
+    objective = small("base").eval()
+    batch = batch_of()
+    seen = {}
+    objective.encoder.context.register_forward_hook(lambda module, inputs, hidden: seen.update(hidden=hidden.last))
+    loss = objective(batch, 0.0, Draw(0))
+    seen["hidden"].retain_grad()
+    loss.sum.backward()
+    _, selected = objective._hide(objective.encoder.frontend(batch.waves), batch, Draw(0))
+    touched = seen["hidden"].grad.abs().sum(-1) > 0
+    assert torch.equal(touched, selected)
+
+
+def test_untouched_utterances_are_scored_too():
+    objective = small("base", "objective.hide.zero=0.0", "objective.hide.random=0.0").train()
+    batch = batch_of()
+    frames = objective.encoder.frontend(batch.waves)
+    altered, selected = objective._hide(frames, batch, Draw(0))
+    assert torch.equal(altered.values, frames.values) and selected.any()
+    assert objective(batch, 0.0, Draw(0)).weight == selected.sum() * 160
+
+
+def test_dumb_predictors_are_measured_on_the_same_cells():
+    objective = small("tiny").eval()
+    loss = objective(batch_of(), 0.0, Draw(0))
+    assert set(loss.parts) == {"utterance mean", "copy last", "interpolation"}
+    assert loss.parts["interpolation"] < loss.parts["utterance mean"]
+    assert objective.train()(batch_of(), 0.0, Draw(0)).parts == {}
+
+
+def test_spans_are_fresh_every_epoch():
+    objective = small("base").eval()
+    assert objective(batch_of(), 0.0, Draw(0, 0)).sum != objective(batch_of(), 0.0, Draw(0, 1)).sum
+    assert objective(batch_of(), 0.0, Draw(0, 1)).sum == objective(batch_of(), 0.0, Draw(0, 1)).sum
+
+
+def test_a_silence_inside_is_speech_like_any_other():
+    objective = small("base").eval()
+    batch = batch_of()
+    batch.waves.samples[1, 8000:12_000] = 0.0
+    loss = objective(batch, 0.0, Draw(0))
+    assert loss.mean.isfinite()
+    assert objective.encoder(batch.waves).lengths[1] == 24_000 // 200 + 1
+
+
+def test_a_target_off_the_input_s_steps_is_refused():
+    with pytest.raises(ConfigError, match=r"objective: target has its steps on Grid\(hop=160.*expected the encoder's"):
+        overlay(settings("mockingjay"), assignments(["objective.target.kind=log-mel", "objective.target.hop=160"]))
+
+
+def test_stacking_cuts_the_cost_of_attention():
+    wide, narrow = small("base"), small("tiny")
+    waves = batch_of((48_000,)).waves
+    assert len(wide.encoder(waves).last[0]) >= 2.3 * len(narrow.encoder(waves).last[0])
