@@ -14,7 +14,7 @@ from mockingjay.downstream.features import cache, load
 from mockingjay.downstream.fit import Config
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.heads import build_head
-from mockingjay.downstream.mix import Mix
+from mockingjay.downstream.mix import Mix, Mixed
 from mockingjay.downstream.partition import usable
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import Label, Phone
@@ -121,7 +121,7 @@ def test_a_one_hot_mixture_is_the_last_layer():
     mix, last = Mix("mix", 3, 4), Mix("last", 3, 4)
     with torch.no_grad():
         mix.logits.copy_(torch.tensor([-200.0, -200.0, 0.0]))
-    torch.testing.assert_close(mix(mix.take(hidden)), last(last.take(hidden)))
+    torch.testing.assert_close(mix(mix.take(hidden)).standardised, last(last.take(hidden)).standardised)
     assert mix.weights.sum() == 1
 
 
@@ -135,7 +135,7 @@ def test_training_rows_come_out_standardised_whatever_the_weights(read):
     mix.fit(rows)
     with torch.no_grad():
         mix.logits.add_(torch.randn(len(rows), generator=generator))
-    out = mix(rows[:, None])[0]
+    out = mix(rows[:, None]).standardised[0]
     torch.testing.assert_close(out.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(out[:, :5].std(0), torch.ones(5), atol=1e-3, rtol=0)
     assert out[:, 5].abs().max() < 1e-2
@@ -145,6 +145,12 @@ def test_normalised_layers_have_one_scale():
     hidden = Hidden(tuple(torch.randn(1, 7, 16) * scale for scale in (0.1, 50.0)), torch.tensor([7]))
     stack = Mix("mix", 2, 16, normalise=True).take(hidden)
     torch.testing.assert_close(stack.std(-1, correction=0), torch.ones(2, 1, 7), atol=1e-3, rtol=0)
+
+
+def test_a_heads_first_layer_absorbs_the_standardisation():
+    head = build_head("mlp1", 4, 3, "frame")
+    mixed = Mixed(torch.randn(2, 5, 4), torch.rand(4) + 0.5, torch.randn(4))
+    torch.testing.assert_close(head(mixed, torch.tensor([5, 5])), head.layers(mixed.standardised))
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp1", "mlp2", "gru"])
@@ -173,7 +179,7 @@ def test_cached_states_give_the_same_loss(task, head, spoken):
     live = probe(batch_of(spoken[:6]), 0.0, Draw(0))
     for seed in (None, 3):
         pieces = list(cache(probe, spoken[:6], seed).pieces(5, torch.Generator().manual_seed(0) if seed else None))
-        losses = [task.score(probe.head(probe.mix(piece.stack), piece.lengths), piece.targets) for piece in pieces]
+        losses = [task.score(probe.answer(piece.stack, piece.lengths), piece.targets) for piece in pieces]
         torch.testing.assert_close(sum(loss.sum for loss in losses), live.sum, atol=1e-3, rtol=1e-5)
         assert sum(loss.weight for loss in losses) == live.weight
 

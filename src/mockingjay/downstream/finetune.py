@@ -81,7 +81,7 @@ class LiveTraining(Training):
                 if tick.step % plan.steps_per_epoch == 0:
                     accuracy = self.measure(probe, "dev").accuracy
                     if best is None or accuracy > best[0]:
-                        best = accuracy, self._weights(probe)
+                        best = accuracy, {name: value.clone() for name, value in probe.weights().items()}
         assert best is not None
         probe.load_state_dict(best[1], strict=False)
         return Trained(probe.eval(), best[0], rate, seed)
@@ -93,7 +93,7 @@ class LiveTraining(Training):
         probe.eval()
         for indices, hidden in represent(probe.representation, utterances):
             stack, lengths = probe.head.thin(probe.mix.take(hidden), hidden.lengths)
-            logits = probe.head(probe.mix(stack), lengths)
+            logits = probe.answer(stack, lengths)
             parts = [
                 self.task.targets(utterances[index], probe.representation.grid, steps)
                 for index, steps in zip(indices, hidden.lengths.tolist())
@@ -111,11 +111,3 @@ class LiveTraining(Training):
         sample = sorted(self.sets["train"], key=lambda each: address("statistics", each.id))[:STATISTICS]
         probe.mix.fit(cache(probe, sample).stack)
         return probe
-
-    def _weights(self, probe: Probe) -> dict[str, Tensor]:
-        own = probe.config.tune == "all"
-        return {
-            name: value.clone()
-            for name, value in probe.state_dict().items()
-            if own or not name.startswith("representation.")
-        }

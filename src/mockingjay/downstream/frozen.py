@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -31,15 +30,17 @@ class FrozenTraining(Training):
         """Tried with the first seed; dev decides."""
         mix_rate: float = Field(10.0, gt=0)
         """Learning rate of the mixing weights over that of the head; logits of a softmax have farther to go."""
-        updates: int = Field(1000, ge=1)
+        updates: int = Field(500, ge=1)
         """Most optimiser steps of a training."""
-        rows: int = Field(1024, ge=1)
+        rows: int = Field(2048, ge=1)
         """Frames per update where every frame is labelled."""
-        utterances: int = Field(32, ge=1)
-        """Utterances per update where every utterance is labelled."""
-        evaluations: int = Field(20, ge=1)
+        utterances: int = Field(128, ge=1)
+        """Utterances per update where each is one pooled vector."""
+        sequences: int = Field(32, ge=1)
+        """Utterances per update where a head reads them step by step."""
+        evaluations: int = Field(10, ge=1)
         """How often dev is looked at, evenly over the updates."""
-        patience: int = Field(6, ge=1)
+        patience: int = Field(4, ge=1)
         """Looks without a better dev accuracy before a training stops."""
         weight_decay: float = Field(0.01, ge=0)
         """Decoupled, of the head."""
@@ -56,8 +57,9 @@ class FrozenTraining(Training):
         self.fresh = lambda: Probe(representation, task, probe).to(device_of(representation))
         self.task = task
         self.device = device_of(representation)
-        self.size = config.rows if task.resolution == "frame" else config.utterances
         pattern = self.fresh()
+        pooled = config.sequences if pattern.head.sequential else config.utterances
+        self.size = config.rows if task.resolution == "frame" else pooled
         self.caches = {name: cache(pattern, chosen, 0 if name == "train" else None) for name, chosen in sets.items()}
         stack = self.caches["train"].stack
         pattern.mix.fit(stack[:, :: max(1, stack.shape[1] // STATISTICS)])
@@ -82,7 +84,7 @@ class FrozenTraining(Training):
             for group in optimiser.param_groups:
                 group["lr"] = group["rate"] * 0.5 * (1 + math.cos(math.pi * (update - 1) / config.updates))
             optimiser.zero_grad()
-            self.task.score(self._logits(probe, piece), piece.targets).mean.backward()
+            self.task.score(probe.answer(piece.stack, piece.lengths), piece.targets).mean.backward()
             optimiser.step()
             if update * config.evaluations % config.updates < config.evaluations:
                 seen = self._look(probe)
@@ -100,10 +102,7 @@ class FrozenTraining(Training):
         """Accuracy and negated loss on dev, with a copy of the weights; accuracy decides, the loss among equals."""
         counts, loss = self._count(probe, self.caches["dev"])
         probe.train()
-        weights = {
-            key: value.clone() for key, value in probe.state_dict().items() if not key.startswith("representation.")
-        }
-        return (counts.accuracy, -loss), weights
+        return (counts.accuracy, -loss), {name: value.clone() for name, value in probe.weights().items()}
 
     @torch.no_grad()
     def _count(self, probe: Probe, cache: Cache) -> tuple[Counts, float]:
@@ -113,15 +112,12 @@ class FrozenTraining(Training):
         total = torch.zeros_like(correct)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         for piece in cache.pieces(8 * self.size):
-            logits = self._logits(probe, piece)
+            logits = probe.answer(piece.stack, piece.lengths)
             owners = piece.owners.flatten()
             correct.index_add_(0, owners, self.task.measure(logits, piece.targets).flatten().double())
             total.index_add_(0, owners, piece.targets.counts.sum(-1).flatten().double())
             loss += self.task.score(logits, piece.targets).sum
         return Counts(correct.cpu().numpy(), total.cpu().numpy()), float(loss / total.sum())
-
-    def _logits(self, probe: Probe, piece: Piece) -> Float[Tensor, "batch guesses classes"]:
-        return probe.head(probe.mix(piece.stack), piece.lengths)
 
     def _forever(self, seed: int) -> Iterator[Piece]:
         generator = torch.Generator().manual_seed(address("order", seed) & (2**63 - 1))

@@ -9,11 +9,13 @@ from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import valid_steps
+from mockingjay.downstream.mix import Mixed
 
 HeadKind = Literal["linear", "mlp1", "mlp2", "gru"]
 
@@ -38,9 +40,7 @@ class Head(nn.Module, ABC):
         """Count the steps `thin` leaves of an utterance."""
 
     @abstractmethod
-    def forward(
-        self, values: Float[Tensor, "batch rows dim"], lengths: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch guesses classes"]:
+    def forward(self, mixed: Mixed, lengths: Int[Tensor, " batch"]) -> Float[Tensor, "batch guesses classes"]:
         """Guess from thinned states: one row of logits per step for frame tasks, one per utterance otherwise."""
 
 
@@ -62,10 +62,11 @@ class Pointwise(Head):
     def kept(self, steps: int) -> int:
         return 1 if self.pool else steps
 
-    def forward(
-        self, values: Float[Tensor, "batch rows dim"], lengths: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch guesses classes"]:
-        return self.layers(values)
+    def forward(self, mixed: Mixed, lengths: Int[Tensor, " batch"]) -> Float[Tensor, "batch guesses classes"]:
+        first = self.layers[0]
+        assert isinstance(first, nn.Linear)
+        values = F.linear(mixed.values, first.weight * mixed.scale, first.bias + first.weight @ mixed.shift)
+        return self.layers[1:](values)
 
 
 class Recurrent(Head):
@@ -87,10 +88,8 @@ class Recurrent(Head):
     def kept(self, steps: int) -> int:
         return -(-steps // self.stride)
 
-    def forward(
-        self, values: Float[Tensor, "batch rows dim"], lengths: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch guesses classes"]:
-        states, _ = self.gru(values)
+    def forward(self, mixed: Mixed, lengths: Int[Tensor, " batch"]) -> Float[Tensor, "batch guesses classes"]:
+        states, _ = self.gru(mixed.standardised)
         last = states[torch.arange(len(states), device=states.device), lengths - 1]
         return self.layers(last)[:, None]
 

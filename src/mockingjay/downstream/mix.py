@@ -5,14 +5,14 @@ weights that start equal, each layer keeping its own scale; `normalise` puts a p
 first. The sum is then standardised per dimension with statistics of the training set. That is an affine map, which a
 linear head could undo: the class of probes does not change, only the speed at which one converges, and it is done for
 every representation alike. The mean and variance of a weighted sum follow exactly from the layers' means and
-covariances, so
-the scale stays right while the weights move:
+covariances, so the scale stays right while the weights move:
 
     mean = Σ_l w_l mean_l        variance = Σ_l Σ_m w_l w_m covariance_lm
 
-A softmax weight is the importance of a layer only among layers of like norms, so the mean norm of each is kept beside
-it.
+A softmax weight is the importance of a layer only among layers of like norms, so the mean norm of each is kept.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +23,32 @@ from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Hidden
 
 
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Raw values, and the affine map that standardises them; a head's first layer absorbs it at no cost."""
+
+    values: Float[Tensor, "batch rows dim"]
+    scale: Float[Tensor, " dim"]
+    shift: Float[Tensor, " dim"]
+
+    @property
+    def standardised(self) -> Float[Tensor, "batch rows dim"]:
+        """Mean 0 and variance 1 over the training rows."""
+        return torch.addcmul(self.shift, self.values, self.scale)
+
+
 class Mix(nn.Module):
-    """Reads one layer or a weighted sum of all, standardised.
+    """Reads one layer or a weighted sum of all.
 
     Attributes:
         layers: Indices of the layers it reads.
         logits: Mixing weights before the softmax.
-        norms: Mean norm of each layer over the training rows.
+        mean: Of each layer over the training rows; so are `covariance` and `norms`, the mean norm.
     """
+
+    mean: Float[Tensor, "layers dim"]
+    covariance: Float[Tensor, "layers layers dim"]  # of each dimension, between layers
+    norms: Float[Tensor, " layers"]
 
     def __init__(self, read: str, depth: int, dim: int, normalise: bool = False) -> None:
         super().__init__()
@@ -62,13 +80,13 @@ class Mix(nn.Module):
             self.covariance[layer] = (centred * values).mean(1)
         self.norms.copy_(rows.norm(dim=-1).mean(1))
 
-    def forward(self, stack: Float[Tensor, "layers batch rows dim"]) -> Float[Tensor, "batch rows dim"]:
-        """Weigh, sum and standardise."""
+    def forward(self, stack: Float[Tensor, "layers batch rows dim"]) -> Mixed:
+        """Weigh and sum, and say how to standardise."""
         weights = self.weights
         variance = torch.einsum("l,m,lmd->d", weights, weights, self.covariance).clamp(min=0)
         scale = (variance + 1e-6 * variance.mean() + 1e-12).rsqrt()  # a constant dimension is not blown up
-        mixed = torch.matmul(weights, stack.flatten(1)).view(stack.shape[1:]) if len(weights) > 1 else stack[0]
-        return torch.addcmul(-scale * (weights @ self.mean), mixed, scale)
+        values = torch.matmul(weights, stack.flatten(1)).view(stack.shape[1:]) if len(weights) > 1 else stack[0]
+        return Mixed(values, scale, -scale * (weights @ self.mean))
 
 
 def _indices(read: str, depth: int) -> tuple[int, ...]:

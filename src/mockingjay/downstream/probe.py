@@ -70,4 +70,17 @@ class Probe(Learner):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tune == "all"):
             hidden = self.representation(waves)
             stack, lengths = self.head.thin(self.mix.take(hidden), hidden.lengths)
-        return self.head(self.mix(stack), lengths), hidden.lengths
+        return self.answer(stack, lengths), hidden.lengths
+
+    def answer(
+        self, stack: Float[Tensor, "layers batch rows dim"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch guesses classes"]:
+        """Compute logits from thinned layers."""
+        return self.head(self.mix(stack), lengths)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what makes this probe: its whole state, less a frozen representation's."""
+        own = self.config.tune == "all"
+        return {
+            name: value for name, value in self.state_dict().items() if own or not name.startswith("representation.")
+        }

@@ -36,12 +36,7 @@ def save_probe(probe: Probe, folder: Path, name: str, row: Mapping[str, Any] | N
     Raises:
         MachineError: The folder cannot be written.
     """
-    own = probe.config.tune == "all"
-    tensors = {
-        key: value.detach().cpu().contiguous()
-        for key, value in probe.state_dict().items()
-        if own or not key.startswith("representation.")
-    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in probe.weights().items()}
     weights = safetensors.torch.save(tensors)
     card = {
         "format": FORMAT,
@@ -82,12 +77,8 @@ def load_probe(folder: Path, open_representation: Callable[[str], Representation
     task = build_task(card["task"], tuple(card["outputs"]), where)
     probe = Probe(representation, task, config.validate(Probe.Config, card["probe"], where))
     tensors = safetensors.torch.load(weights)
-    own = {
-        key: value.shape
-        for key, value in probe.state_dict().items()
-        if probe.config.tune == "all" or not key.startswith("representation.")
-    }
-    if {key: value.shape for key, value in tensors.items()} != own:
+    own = {name: value.shape for name, value in probe.weights().items()}
+    if {name: value.shape for name, value in tensors.items()} != own:
         raise CheckpointError(
             f"{folder}/probe.safetensors: its tensors do not fit probe.json, expected {len(own)} of "
             "its shapes; probe again"

@@ -1,7 +1,7 @@
 """The synthesiser: espeak-ng through ctypes, with the sample at which each phone begins.
 
 espeak-ng reports a phone when its wave generator reaches it, so an onset is exact to one sample at 22 050 Hz (0.05 ms).
-Three of its habits (seen in 1.52) are undone here. The silence before a consonant, a stop's closure above all, is
+Three of its habits (seen in 1.52) are undone here. The silence before a phone, a stop's closure above all, is
 emitted as exact zeros *before* the phone is reported: it is given to the phone. A phone without a name is a pause
 only where it is silent; else it is a glide, and belongs to the phone before. Marks of a change of language are
 reported as phones: they are dropped.
