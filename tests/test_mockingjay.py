@@ -1,14 +1,18 @@
 import pytest
 import torch
+from speech_like import batch_of
 
 from mockingjay.core.config import assignments, overlay
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.settings import settings
-from speech_like import batch_of
 
-SMALL = ["objective.encoder.context.dim=32", "objective.encoder.context.feedforward=64", "objective.encoder.context.heads=2"]
+SMALL = [
+    "objective.encoder.context.dim=32",
+    "objective.encoder.context.feedforward=64",
+    "objective.encoder.context.heads=2",
+]
 
 
 def small(preset, *changes):
@@ -17,7 +21,9 @@ def small(preset, *changes):
     return Mockingjay(chosen.objective)
 
 
-@pytest.mark.parametrize(("preset", "encoder", "head"), [("base", 21_388_800, 715_168), ("large", 85_425_408, 2_956_803)])
+@pytest.mark.parametrize(
+    ("preset", "encoder", "head"), [("base", 21_388_800, 715_168), ("large", 85_425_408, 2_956_803)]
+)
 def test_published_sizes(preset, encoder, head):
     objective = Mockingjay(settings("mockingjay", preset).objective)
     assert sum(parameter.numel() for parameter in objective.encoder.parameters()) == encoder

@@ -241,7 +241,9 @@ class _Session:
             for tick in run.ticks(batches):
                 leaving = self.group.any(self.stop.requested)
                 last = tick.step == steps or leaving
-                row = tick.row() if tick.step % log_every == 0 or tick.step % validate_every == 0 or last else None
+                row: dict[str, Any] | None = (
+                    tick.row() if tick.step % log_every == 0 or tick.step % validate_every == 0 or last else None
+                )
                 if row is not None and (tick.step % validate_every == 0 or tick.step == steps):
                     row["validation"] = self._validate()
                 if row is not None and metrics is not None:

@@ -20,6 +20,7 @@ from mockingjay.data.alignments import ARPABET_72_TO_41, TIMIT_61_TO_39
 from mockingjay.data.manifest import Corpus
 from mockingjay.data.scan import Health
 from mockingjay.downstream import fit
+from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.partition import Partition, partition
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.storage import save_probe
@@ -40,7 +41,15 @@ LABELLED = 0.5  # share of a corpus that must carry a label before it is asked f
 UTTERANCES = 8  # of each speaker, before speakers are asked for
 REPORT = 10.0  # seconds kept back from the budget for pictures and the page
 
-PROBES = fit.Config(probe=Probe.Config(read="mix"))
+# Frames are read by a linear layer. Utterances are read by the published recurrent head: a mean over time would be
+# blind, for features normalised per utterance have the same mean in every utterance.
+PROBES: Mapping[str, fit.Config] = {
+    "frame": fit.Config(probe=Probe.Config(read="mix")),
+    "utterance": fit.Config(
+        probe=Probe.Config(read="mix", head="gru"),
+        frozen=FrozenTraining.Config(learning_rates=(1e-3, 3e-3, 1e-2), updates=240, evaluations=8),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +134,6 @@ def probe(
     asked: Sequence[Question],
     out: Path,
     say: Callable[[str], None],
-    config: fit.Config = PROBES,
 ) -> list[dict[str, Any]]:
     """Fit one probe per question and keep them below `probes`; those that are there already are not fitted again."""
     rows = []
@@ -134,7 +142,7 @@ def probe(
         card = folder / "probe.json"
         if not card.is_file():
             began = time.monotonic()
-            parts = question.parts
+            parts, config = question.parts, PROBES[question.task.resolution]
             result = fit.fit_probe(
                 representation, question.task, parts.train, parts.dev, parts.test, config, name, question.data
             )

@@ -17,19 +17,19 @@ from mockingjay.train.loop import Run
 class Upkeep(config.Config):
     """What happens between steps; none of it changes a weight, except which utterances are held out."""
 
-    held_out: float = Field(0.05, gt=0, lt=0.5)
+    held_out: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of the corpus that is never trained on, at most ten minutes of it; speakers apart where they are known."""
-    validate_every: int | None = Field(None, ge=1)
+    validate_every: int | None = Field(default=None, ge=1)
     """Steps from one validation to the next; none: twenty times a run."""
-    save_every: int | None = Field(None, ge=1)
+    save_every: int | None = Field(default=None, ge=1)
     """Steps from one checkpoint to the next; none: every two minutes."""
-    log_every: int | None = Field(None, ge=1)
+    log_every: int | None = Field(default=None, ge=1)
     """Steps from one line of metrics.jsonl to the next; none: five hundred lines a run."""
-    keep: int = Field(2, ge=2)
+    keep: int = Field(default=2, ge=2)
     """Whole checkpoints that stay."""
-    workers: int = Field(2, ge=0)
+    workers: int = Field(default=2, ge=0)
     """Threads that read audio ahead; they only decode."""
-    cache: float = Field(1.0, ge=0)
+    cache: float = Field(default=1.0, ge=0)
     """GiB of decoded audio kept in memory."""
 
 
@@ -64,7 +64,7 @@ def settings(
         raise ConfigError(
             f"{objective}: no such objective, expected one of {', '.join(OBJECTIVES)}; check the spelling"
         )
-    resolved = Settings(objective=OBJECTIVES[objective].Config())
+    resolved = config.validate(Settings, {"objective": {"kind": objective}})
     if preset is not None:
         path = Path(str(files("mockingjay") / "presets" / objective / f"{preset}.toml"))
         if not path.is_file():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from speech_like import LENGTHS, batch_of
 
 from mockingjay.core.config import read_toml, to_toml, validate
 from mockingjay.core.draw import Draw
@@ -11,7 +12,7 @@ from mockingjay.objectives import OBJECTIVES, build_objective
 from mockingjay.settings import Settings, preset_names, settings
 from mockingjay.train import checkpoint
 from mockingjay.train.loop import Run
-from speech_like import LENGTHS, batch_of
+
 
 @pytest.fixture(params=list(OBJECTIVES))
 def name(request):

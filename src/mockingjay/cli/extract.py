@@ -1,10 +1,13 @@
 """`mockingjay extract`: features into files."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from mockingjay.cli.options import Data, Out, Quiet, Seed
+
+Pool = Literal["none", "mean"]
+Format = Literal["npy", "safetensors", "parquet"]
 
 
 def extract(
@@ -12,25 +15,18 @@ def extract(
     data: Data,
     out: Out,
     layers: Annotated[str, typer.Option("--layers", help="last, all, or indices such as 0,3.")] = "last",
-    pool: Annotated[str, typer.Option("--pool", help="none, or mean over time.")] = "none",
-    format: Annotated[str, typer.Option("--format", help="npy, safetensors or parquet.")] = "npy",
+    pool: Annotated[Pool, typer.Option("--pool", help="none, or mean over time.")] = "none",
+    format: Annotated[Format, typer.Option("--format", help="npy, safetensors or parquet.")] = "npy",
     shard: Annotated[str, typer.Option("--shard", help="k/n: the k-th of n parts.")] = "1/1",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Write features of every utterance; the same command again continues."""
     from mockingjay.cli.output import teller
-    from mockingjay.core.errors import ConfigError
     from mockingjay.data.corpora import open_corpus
     from mockingjay.downstream.extract import extract as library_extract
     from mockingjay.open import open_representation
 
-    for option, value, known in (
-        ("--pool", pool, ("none", "mean")),
-        ("--format", format, ("npy", "safetensors", "parquet")),
-    ):
-        if value not in known:
-            raise ConfigError(f"{option} {value}: unknown, expected one of {', '.join(known)}; choose one of them")
     opened = open_representation(representation, seed)
     corpus = open_corpus(data)
     done = library_extract(opened, corpus.utterances, out, layers, pool, format, shard, representation)

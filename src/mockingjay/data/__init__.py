@@ -1,0 +1,1 @@
+"""Corpora: utterances, their splits and health, and batches of them."""

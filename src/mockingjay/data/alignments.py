@@ -7,13 +7,14 @@ Times are seconds from the start of the audio; a phone's name is as written, exc
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from praatio import textgrid as praat
 from praatio.data_classes.interval_tier import IntervalTier
 from praatio.utilities import errors as praat_errors
+from praatio.utilities.constants import Interval
 
 from mockingjay.audio import shown
 from mockingjay.core.errors import DataError
@@ -89,8 +90,8 @@ def read_textgrid(path: str | os.PathLike[str]) -> Alignment:
     if not named and len(tiers) != 1:
         what = f"no tier is named phones (interval tiers: {', '.join(tiers) or 'none'})"
         raise DataError(f"{shown(path)}: {what}, expected one; rename the phone tier")
-    tier = tiers[named[0] if named else next(iter(tiers))]
-    return _ordered(path, [(entry.start, entry.end, entry.label.strip() or SILENCE) for entry in tier.entries])
+    entries: Sequence[Interval] = tiers[named[0] if named else next(iter(tiers))].entries
+    return _ordered(path, [(each.start, each.end, each.label.strip() or SILENCE) for each in entries])
 
 
 def read_ctm(path: str | os.PathLike[str]) -> dict[str, Alignment]:

@@ -47,15 +47,15 @@ class BatchPlan:
     class Config(Table):
         """Defaults hold about as much as the paper's batch: 6 utterances of LibriSpeech, 12 s on average."""
 
-        seconds: float = Field(72.0, gt=0)
+        seconds: float = Field(default=72.0, gt=0)
         """Seconds of audio per optimiser step, over all ranks and accumulation steps."""
-        crop: float = Field(15.0, gt=0)
+        crop: float = Field(default=15.0, gt=0)
         """Longest stretch of an utterance in seconds; longer ones are cropped at random (code of TERA: 1500 frames)."""
-        minimum: float = Field(0.1, ge=0)
+        minimum: float = Field(default=0.1, ge=0)
         """Utterances shorter than this many seconds are left out (ours; the code of TERA: 2 s)."""
-        bucket: float = Field(0.1, ge=0, le=1)
+        bucket: float = Field(default=0.1, ge=0, le=1)
         """Width of a duration bucket as a share of the duration; wider mixes more and pads more (ours)."""
-        seed: int = Field(0, ge=0)
+        seed: int = Field(default=0, ge=0)
         """Addresses the order and the crops."""
 
     def __init__(self, utterances: Sequence[Utterance], config: Config, slots: int = 1) -> None:
@@ -184,7 +184,7 @@ class Loader:
         self.pin = pin
         self._cache = _Cache(cache)
 
-    def steps(self, start: int = 0) -> Iterator[tuple[Batch, ...]]:
+    def steps(self, start: int = 0) -> Generator[tuple[Batch, ...]]:
         """Yield this rank's micro-batches of every optimiser step from `start` on, without end.
 
         Raises:

@@ -35,15 +35,15 @@ class LiveTraining(Training):
     class Config(config.Config):
         """Two epochs, as FT2."""
 
-        epochs: int = Field(2, ge=1)
+        epochs: int = Field(default=2, ge=1)
         """Passes over the training utterances, counted exactly."""
-        learning_rates: tuple[float, ...] = Field((4e-4,), min_length=1)
+        learning_rates: tuple[float, ...] = Field(default=(4e-4,), min_length=1)
         """Peak rates to choose from on dev; the sources disagree between 4e-4 and 4e-3."""
-        seconds: float = Field(72.0, gt=0)
+        seconds: float = Field(default=72.0, gt=0)
         """Seconds of audio per step; the paper's 6 utterances of 12 s."""
-        warmup: float = Field(0.07, ge=0, le=1)
+        warmup: float = Field(default=0.07, ge=0, le=1)
         """Share of the steps in which the rate rises (code)."""
-        workers: int = Field(0, ge=0)
+        workers: int = Field(default=0, ge=0)
         """Threads that read ahead."""
 
     def __init__(

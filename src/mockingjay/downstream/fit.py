@@ -40,13 +40,13 @@ class Config(config.Config):
     """Training of a head on cached states of a frozen representation."""
     live: LiveTraining.Config = LiveTraining.Config()
     """Training through the representation."""
-    seeds: int = Field(3, ge=1)
+    seeds: int = Field(default=3, ge=1)
     """Trainings with fresh heads."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """The first of them."""
     unseen: Literal["refuse", "drop"] = "refuse"
     """What to do with classes of dev or test that training has not seen."""
-    memory: float = Field(8.0, gt=0)
+    memory: float = Field(default=8.0, gt=0)
     """GiB that cached hidden states may take; beyond it they are computed anew in every pass."""
 
 

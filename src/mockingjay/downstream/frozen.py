@@ -26,23 +26,23 @@ class FrozenTraining(Training):
     class Config(config.Config):
         """One budget of updates for every representation and every amount of labels (ours)."""
 
-        learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
+        learning_rates: tuple[float, ...] = Field(default=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
         """Tried with the first seed; dev decides."""
-        mix_rate: float = Field(10.0, gt=0)
+        mix_rate: float = Field(default=10.0, gt=0)
         """Learning rate of the mixing weights over that of the head; logits of a softmax have farther to go."""
-        updates: int = Field(500, ge=1)
+        updates: int = Field(default=500, ge=1)
         """Most optimiser steps of a training."""
-        rows: int = Field(2048, ge=1)
+        rows: int = Field(default=2048, ge=1)
         """Frames per update where every frame is labelled."""
-        utterances: int = Field(128, ge=1)
+        utterances: int = Field(default=128, ge=1)
         """Utterances per update where each is one pooled vector."""
-        sequences: int = Field(32, ge=1)
+        sequences: int = Field(default=32, ge=1)
         """Utterances per update where a head reads them step by step."""
-        evaluations: int = Field(10, ge=1)
+        evaluations: int = Field(default=10, ge=1)
         """How often dev is looked at, evenly over the updates."""
-        patience: int = Field(4, ge=1)
+        patience: int = Field(default=4, ge=1)
         """Looks without a better dev accuracy before a training stops."""
-        weight_decay: float = Field(0.01, ge=0)
+        weight_decay: float = Field(default=0.01, ge=0)
         """Decoupled, of the head."""
 
     def __init__(

@@ -31,7 +31,7 @@ class Probe(Learner):
     class Config(config.Config):
         """Defaults are the plainest probe: a linear layer on the frozen last layer."""
 
-        read: str = Field("last", pattern=r"^(last|mix|layer:\d+)$")
+        read: str = Field(default="last", pattern=r"^(last|mix|layer:\d+)$")
         """The `last` layer, a learnt `mix` of all, or one `layer:<index>`."""
         tune: Literal["head", "all"] = "head"
         """Train the head alone, or the encoder with it."""

@@ -3,7 +3,7 @@
 All take the true frames and say what they would put on the hidden ones, knowing the visible ones only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -38,7 +38,7 @@ def interpolation(frames: Frames, hidden: Bool[Tensor, "batch time"]) -> Guess:
     return _take(frames, left) * (1 - share) + _take(frames, right) * share
 
 
-PREDICTORS: Mapping[str, type(copy_last)] = {
+PREDICTORS: Mapping[str, Callable[[Frames, Bool[Tensor, "batch time"]], Guess]] = {
     "utterance mean": utterance_mean,
     "copy last": copy_last,
     "interpolation": interpolation,

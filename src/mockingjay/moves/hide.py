@@ -21,15 +21,15 @@ from mockingjay.core.types import Frames, valid_steps
 class Spans(config.Config):
     """Which frames are hidden and how; defaults are Mockingjay BASE (arXiv 1910.12638, section 2.2)."""
 
-    share: float = Field(0.15, gt=0, lt=1)
+    share: float = Field(default=0.15, gt=0, lt=1)
     """Share of the frames to select."""
     width: int | tuple[int, int] = 7
     """Frames in a span, or the least and most of a width drawn per utterance."""
     placement: Literal["overlapping", "disjoint"] = "overlapping"
     """Overlapping spans, as published, select about 14 %; disjoint ones never touch and select the share exactly."""
-    zero: float = Field(0.8, ge=0, le=1)
+    zero: float = Field(default=0.8, ge=0, le=1)
     """Probability that the selected frames become zero."""
-    random: float = Field(0.1, ge=0, le=1)
+    random: float = Field(default=0.1, ge=0, le=1)
     """Probability that they are replaced by other frames of the utterance; else they stay as they are."""
     per: Literal["utterance", "frame"] = "utterance"
     """One draw between zero, random and untouched per utterance, as published, or per selected frame."""

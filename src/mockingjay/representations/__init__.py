@@ -1,0 +1,1 @@
+"""Representations that are not encoders of ours."""

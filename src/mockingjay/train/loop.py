@@ -97,17 +97,17 @@ class Run:
     class Config(Table):
         """Defaults are Mockingjay's: Adam, warm-up over 7 % of 500 000 steps to 4e-4, then down to 0 (section 3.1)."""
 
-        steps: int = Field(500_000, ge=1)
+        steps: int = Field(default=500_000, ge=1)
         """Optimiser steps in all; the schedule ends there."""
-        learning_rate: float = Field(4e-4, gt=0, le=10)
+        learning_rate: float = Field(default=4e-4, gt=0, le=10)
         """Peak learning rate."""
-        warmup: float = Field(0.07, ge=0, le=1)
+        warmup: float = Field(default=0.07, ge=0, le=1)
         """Share of the steps in which the learning rate rises."""
         schedule: Schedule = "linear"
         """After warm-up: fall linearly to 0, or stay constant."""
-        clip: float = Field(1.0, gt=0)
+        clip: float = Field(default=1.0, gt=0)
         """Largest global gradient norm (code)."""
-        accumulate: int = Field(1, ge=1)
+        accumulate: int = Field(default=1, ge=1)
         """Micro-batches per step and rank; more need less memory and change nothing else."""
         optimiser: Optimiser.Config = Optimiser.Config()
         """AdamW."""
@@ -115,7 +115,7 @@ class Run:
         """float32, bfloat16 (matrix products only), or auto: bfloat16 on CUDA, float32 on a CPU."""
         compile: Literal["auto", "off", "on"] = "auto"
         """Compile the context network with torch.compile; auto: on CUDA only, for a CPU gains nothing by it."""
-        seed: int = Field(0, ge=0)
+        seed: int = Field(default=0, ge=0)
         """Addresses masks and dropout."""
 
     def __init__(

@@ -28,9 +28,9 @@ class Optimiser:
 
         betas: tuple[_Beta, _Beta] = (0.9, 0.999)
         """Decay of the gradient's first and second moment per step."""
-        eps: float = Field(1e-6, gt=0)
+        eps: float = Field(default=1e-6, gt=0)
         """Added to the root of the second moment."""
-        weight_decay: float = Field(0.01, ge=0)
+        weight_decay: float = Field(default=0.01, ge=0)
         """Decoupled decay of matrices; biases and norms, which have one axis, are not decayed."""
 
     def __init__(self, module: nn.Module, config: Config) -> None:

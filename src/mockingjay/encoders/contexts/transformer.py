@@ -34,17 +34,17 @@ class Transformer(Context):
         """Defaults are Mockingjay BASE (Table 1)."""
 
         kind: Literal["transformer"] = "transformer"
-        layers: int = Field(3, ge=1)
+        layers: int = Field(default=3, ge=1)
         """Transformer layers."""
-        dim: int = Field(768, ge=2)
+        dim: int = Field(default=768, ge=2)
         """Width of every layer."""
-        feedforward: int = Field(3072, ge=1)
+        feedforward: int = Field(default=3072, ge=1)
         """Width between the two feed-forward matrices."""
-        heads: int = Field(12, ge=1)
+        heads: int = Field(default=12, ge=1)
         """Attention heads; must divide dim."""
-        dropout: float = Field(0.1, ge=0, lt=1)
+        dropout: float = Field(default=0.1, ge=0, lt=1)
         """Dropout after the input projection, attention and feed-forward."""
-        attention_dropout: float = Field(0.1, ge=0, lt=1)
+        attention_dropout: float = Field(default=0.1, ge=0, lt=1)
         """Dropout on attention probabilities; 0 is 2.6 times faster on a CPU."""
 
         @model_validator(mode="after")

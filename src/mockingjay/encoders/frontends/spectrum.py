@@ -35,7 +35,8 @@ def mel_filters(
     """
     bins = np.fft.rfftfreq(fft, 1 / SAMPLE_RATE)
     to_mel, to_hertz = (_slaney, _from_slaney) if scale == "slaney" else (_htk, _from_htk)
-    edges = np.linspace(*to_mel(np.array([low, high])), mels + 2)
+    lowest, highest = to_mel(np.array([low, high])).tolist()
+    edges = np.linspace(lowest, highest, mels + 2)
     axis = to_mel(bins) if scale == "kaldi" else bins
     if scale != "kaldi":
         edges = to_hertz(edges)
