@@ -32,7 +32,7 @@ def open_representation(name: str, seed: int = 0) -> Representation:
     Args:
         name: Features as they are (`mel`, `mel160`, `fbank`, `linear`, `mfcc`), a run or encoder folder, or `random:`
             before an objective (with `/preset`) or a folder: the same encoder, untrained.
-        seed: Of a random encoder's weights.
+        seed: Of a random encoder's weights, where the name does not end in `@<seed>`.
 
     Raises:
         RepresentationError: Nothing of that name is known.
@@ -52,6 +52,17 @@ def open_representation(name: str, seed: int = 0) -> Representation:
     return Encoder.load(folder)
 
 
+def lasting_name(name: str, seed: int = 0) -> str:
+    """Write a name so that it opens the same from another working folder, and without a seed beside it."""
+    if name in FEATURES:
+        return name
+    scheme, _, rest = name.partition(":")
+    if scheme in _SCHEMES and rest:
+        bare, seed = _seeded(rest, seed)
+        return f"{scheme}:{bare if encoder_folder(Path(bare)) is None else Path(bare).absolute()}@{seed}"
+    return str(Path(name).absolute())
+
+
 def encoder_folder(path: Path) -> Path | None:
     """Find the encoder in a run folder or in the folder itself."""
     for folder in (path / "encoder", path):
@@ -60,7 +71,14 @@ def encoder_folder(path: Path) -> Path | None:
     return None
 
 
+def _seeded(rest: str, seed: int) -> tuple[str, int]:
+    """Take the seed off the end of a name."""
+    bare, _, digits = rest.rpartition("@")
+    return (bare, int(digits)) if bare and digits.isdecimal() and encoder_folder(Path(rest)) is None else (rest, seed)
+
+
 def _random(rest: str, seed: int) -> Representation:
+    rest, seed = _seeded(rest, seed)
     folder = encoder_folder(Path(rest))
     if folder is not None:
         return random_encoder(Encoder.load(folder).config, seed)

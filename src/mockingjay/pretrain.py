@@ -6,6 +6,8 @@ number of steps and written into the run's config, so that from then on the run 
 
 import itertools
 import json
+import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -18,19 +20,19 @@ import torch
 from mockingjay.audio import AudioError
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
-from mockingjay.core.errors import ConfigError, DataError
+from mockingjay.core.errors import ConfigError, DataError, TrainingError
 from mockingjay.core.files import writing
 from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance, Waves
 from mockingjay.data.batches import BatchPlan, Loader
 from mockingjay.data.manifest import Corpus, write_manifest
 from mockingjay.data.quarantine import Quarantine, Refusal
 from mockingjay.data.scan import Health, scan
-from mockingjay.data.splits import split
+from mockingjay.data.splits import hold_out
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends import build_frontend
 from mockingjay.objectives import build_objective
 from mockingjay.objectives.objective import Objective
-from mockingjay.settings import Settings, Upkeep
+from mockingjay.settings import Settings
 from mockingjay.train import checkpoint, ledger
 from mockingjay.train.distributed import Group, joined, leads
 from mockingjay.train.estimate import Estimate, estimate
@@ -55,17 +57,27 @@ class Pretrained:
 
 
 def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], None]) -> Health:
-    """Decode everything once; refused files are named in quarantine.jsonl and must stay within their budget."""
+    """Decode everything once; what is refused is named in quarantine.jsonl and must stay within its budget.
+
+    Raises:
+        ConfigError: The folder holds a run with other settings.
+        DataError: Nothing can be used, or too little.
+        MachineError: The folder cannot be written.
+    """
+    recognise(chosen, out)
     shortest = max(chosen.batches.minimum, build_frontend(chosen.objective.encoder.frontend).receptive / SAMPLE_RATE)
     with writing(out, 0):
         out.mkdir(parents=True, exist_ok=True)
     # Under torchrun every rank looks for itself, and one of them writes.
     health = scan(corpus, shortest, cache=out / "scan.jsonl" if leads() else None)
-    quarantine = Quarantine(out / "quarantine.jsonl" if leads() else None)
+    # A run that has begun keeps its list, for what it refused while training must stay refused.
+    path = out / "quarantine.jsonl" if leads() and not ledger.begun(out) else None
+    quarantine = Quarantine(path, chosen.upkeep.refused, anew=True)
     for refusal in health.corpus.refused:
-        quarantine.add(refusal)
         say(refusal.text)
-    quarantine.check(len(health.corpus.utterances) + len(health.corpus.refused))
+        if refusal.kind != "alignment":  # audio whose labels cannot be read is audio all the same
+            quarantine.add(refusal)
+    quarantine.check(len(health.corpus.utterances) + len(quarantine))
     if not health.corpus.utterances:
         raise DataError(
             f"{corpus.name}: no utterance can be used, expected speech; see the refusals in {out}/quarantine.jsonl"
@@ -75,19 +87,23 @@ def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], No
     return health
 
 
+def recognise(chosen: Settings, out: Path, utterances: Sequence[Utterance] | None = None) -> None:
+    """Refuse a folder that holds another run before anything is written into it.
+
+    Raises:
+        ConfigError: It does; which settings differ is said, or that the utterances do.
+        CheckpointError: Its provenance.json is damaged.
+    """
+    fingerprint = None
+    if utterances is not None:
+        parts = hold_out(utterances, chosen.upkeep.held_out, chosen.batches.seed)
+        fingerprint = BatchPlan(parts["train"], chosen.batches).fingerprint
+    ledger.check(out, chosen, fingerprint, ledger.HARMLESS | {"steps"})  # a budget has set the steps
+
+
 def untested(utterances: Sequence[Utterance]) -> list[Utterance]:
     """Leave out what a corpus's own split keeps for testing."""
     return [each for each in utterances if not (each.split or "").startswith("test")]
-
-
-def hold_out(utterances: Sequence[Utterance], upkeep: Upkeep, seed: int) -> dict[str, tuple[Utterance, ...]]:
-    """Split utterances into `train` and `valid`, speakers apart where all are known."""
-    seconds = sum(utterance.seconds for utterance in utterances)
-    share = min(upkeep.held_out, 600.0 / seconds)
-    by = "speaker" if len({utterance.speaker for utterance in utterances} - {None}) >= 4 else "utterance"
-    if any(utterance.speaker is None for utterance in utterances):
-        by = "utterance"
-    return split(utterances, {"train": 1 - share, "valid": share}, seed, by)
 
 
 def pretrain(
@@ -140,10 +156,10 @@ class _Session:
     ) -> None:
         self.settings, self.out, self.group, self.stop = chosen, out, group, stop
         self.say = say if group.writes else lambda line: None
-        self.parts = hold_out(utterances, chosen.upkeep, chosen.batches.seed)
+        self.parts = hold_out(utterances, chosen.upkeep.held_out, chosen.batches.seed)
         self.plan = BatchPlan(self.parts["train"], chosen.batches, group.ranks * chosen.train.accumulate)
-        self.held = self._held_batches()
-        self.quarantine = Quarantine(out / "quarantine.jsonl" if group.writes else None)
+        self.held, self.counted = self._held_batches()
+        self.quarantine = Quarantine(out / "quarantine.jsonl" if group.writes else None, chosen.upkeep.refused)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(chosen.train.seed)
             self.learner: Objective = build_objective(chosen.objective)
@@ -154,12 +170,14 @@ class _Session:
         folder = self.out / "checkpoints"
         saved = checkpoint.load_latest(folder, self.say)
         if saved is None:
+            if start is not None:
+                self._check_shape(start)
             self.learner.prepare(_Prepared(self.plan, self.group.device))
             if start is not None:
-                self._begin_from(start)
+                self.learner.encoder.load_state_dict(start.state_dict())
         self._settle_steps(budget, begun=saved is not None)
         if self.group.writes:
-            checkpoint.sweep(folder)
+            checkpoint.sweep(self.out)
             ledger.claim(self.out, self.settings, self.plan.fingerprint)
             checkpoint.check_room(folder, checkpoint.estimate_bytes(self.learner, self.settings.upkeep.keep))
             named = [(name, each) for name, part in self.parts.items() for each in part]
@@ -174,14 +192,12 @@ class _Session:
             encoder.save(self.out / "encoder", self._card(run.step))
         return Pretrained(self.out, encoder, self.settings, run.step, self.stop.exit_code, self._picture())
 
-    def _begin_from(self, start: Encoder) -> None:
-        own = self.learner.encoder.config
-        if start.config != own:
+    def _check_shape(self, start: Encoder) -> None:
+        if start.config != self.learner.encoder.config:
             raise ConfigError(
                 "--init: the encoder there has another shape than the settings ask for, "
                 "expected the same frontend and context; choose the preset it was trained with"
             )
-        self.learner.encoder.load_state_dict(start.state_dict())
 
     def _settle_steps(self, budget: float | None, begun: bool) -> None:
         """Turn a budget into steps, once; a resumed run keeps what its config says."""
@@ -194,7 +210,7 @@ class _Session:
             return
         cost = self._estimate()
         if budget is not None:
-            self._set_steps(cost.steps(budget * (1 - OVERHEAD)))
+            self._set_steps(int(self.group.agree(cost.steps(budget * (1 - OVERHEAD)))))
         steps, plan = self.settings.train.steps, self.plan
         hours = steps / plan.steps_per_epoch * plan.seconds_per_epoch / 3600
         self.say(
@@ -220,7 +236,7 @@ class _Session:
             workers=upkeep.workers,
             cache=int(upkeep.cache * 2**30),
             refuse=self._refuse,
-            refused=[each.id for each in self.plan.utterances if each.path in self.quarantine],
+            refused=[each.id for each in self.plan.utterances if each.id in self.quarantine],
             pin=self.group.device.type == "cuda",
         )
 
@@ -233,13 +249,19 @@ class _Session:
         upkeep, steps = self.settings.upkeep, self.settings.train.steps
         validate_every = upkeep.validate_every or max(1, steps // 20)
         log_every = upkeep.log_every or max(1, steps // 500)
-        metrics = ledger.Metrics(self.out / "metrics.jsonl", run.step) if self.group.writes else None
         pace = _Pace(self.say, steps, run.step)
-        if run.step == 0 and metrics is not None:
-            metrics.append({"step": 0, "validation": self._validate()})
-        with closing(self._loader().steps(run.step)) as batches:
-            for tick in run.ticks(batches):
+        with ExitStack() as stack:
+            metrics = ledger.Metrics(self.out / "metrics.jsonl", run.step) if self.group.writes else None
+            if metrics is not None:
+                stack.enter_context(closing(metrics))
+            if run.step == 0:
+                validation = self._validate()  # all ranks together
+                if metrics is not None:
+                    metrics.append({"step": 0, "validation": validation})
+            for tick in run.ticks(stack.enter_context(closing(self._loader().steps(run.step)))):
                 leaving = self.group.any(self.stop.requested)
+                if leaving:  # perhaps another rank was asked
+                    self.stop.signal = self.stop.signal or signal.SIGTERM
                 last = tick.step == steps or leaving
                 row: dict[str, Any] | None = (
                     tick.row() if tick.step % log_every == 0 or tick.step % validate_every == 0 or last else None
@@ -254,15 +276,14 @@ class _Session:
                 pace.tell(tick, row, last)
                 if leaving:
                     break
-        if metrics is not None:
-            metrics.close()
 
-    def _held_batches(self) -> list[Batch]:
-        """Read the held-out utterances once, in batches of like lengths; every rank has a share."""
+    def _held_batches(self) -> tuple[list[Batch], float]:
+        """Read this rank's share of the held-out utterances, in batches of like lengths; 1 where it counts, else 0."""
         plan = BatchPlan(self.parts["valid"], self.settings.batches.model_copy(update={"minimum": 0.0}))
+        # A rank for which none is left scores the first, for nothing, so that all ranks sum up the same parts.
         own = range(self.group.rank, plan.steps_per_epoch, self.group.ranks)
         loader = Loader(plan, workers=0, refuse=lambda utterance, error: None)
-        return [next(loader.steps(step))[0] for step in own]
+        return [next(loader.steps(step))[0] for step in own or range(1)], float(len(own) > 0)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -272,16 +293,19 @@ class _Session:
         for batch in self.held:
             loss = self.learner(batch.to(self.group.device), 0.0, Draw(self.settings.batches.seed))
             for name, value in {"weight": loss.weight, "model": loss.sum, **loss.parts}.items():
-                totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value
+                totals[name] = totals.get(name, torch.zeros((), device=value.device)) + self.counted * value
         for name in sorted(totals):
             self.group.sum(totals[name])
-        weight = totals.pop("weight").item()
-        return {name: value.item() / weight for name, value in totals.items()}
+        weight = max(totals.pop("weight").item(), 1.0)
+        means = {name: value.item() / weight for name, value in totals.items()}
+        if not all(map(math.isfinite, means.values())):
+            raise TrainingError(
+                f"validation: {means} on what is held out, expected finite numbers; lower the learning rate"
+            )
+        return means
 
     def _picture(self) -> dict[str, Any] | None:
         """Show a held-out utterance true, altered and rebuilt."""
-        if not self.held:
-            return None
         self.learner.eval()
         batch = self.held[0]
         first = Batch(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mockingjay.core.config import to_toml
+from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
 from mockingjay.data.alignments import ARPABET_72_TO_41, TIMIT_61_TO_39
@@ -27,11 +28,12 @@ from mockingjay.downstream.storage import save_probe
 from mockingjay.downstream.tasks import Label, Phone, Task
 from mockingjay.encoders.encoder import random_encoder
 from mockingjay.open import open_representation
-from mockingjay.pretrain import Pretrained, examine, pretrain
+from mockingjay.pretrain import Pretrained, examine, pretrain, recognise
 from mockingjay.report.page import write_page
 from mockingjay.report.run_report import run_page
 from mockingjay.report.tables import write_results
 from mockingjay.settings import Settings
+from mockingjay.train.distributed import alone
 
 VALENCE = {
     "negative": ("anger", "sadness", "fear", "disgust", "angry", "sad"),
@@ -44,10 +46,11 @@ REPORT = 10.0  # seconds kept back from the budget for pictures and the page
 # Frames are read by a linear layer. Utterances are read by the published recurrent head: a mean over time would be
 # blind, for features normalised per utterance have the same mean in every utterance.
 PROBES: Mapping[str, fit.Config] = {
-    "frame": fit.Config(probe=Probe.Config(read="mix")),
+    "frame": fit.Config(probe=Probe.Config(read="mix"), unseen="drop"),
     "utterance": fit.Config(
         probe=Probe.Config(read="mix", head="gru"),
         frozen=FrozenTraining.Config(learning_rates=(1e-3, 3e-3, 1e-2), updates=240, evaluations=8),
+        unseen="drop",
     ),
 }
 
@@ -75,7 +78,7 @@ def run(
     corpus: Corpus,
     out: Path,
     *,
-    budget: float,
+    budget: float | None,
     device: str = "auto",
     seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
@@ -87,55 +90,77 @@ def run(
         chosen: Resolved settings of the pre-training.
         corpus: As `open_corpus` read it.
         out: The run's folder.
-        budget: Seconds for everything.
+        budget: Seconds for everything; none: `train.steps` of the settings.
         device: "auto", "cpu" or "cuda".
         seed: Of the probes' divisions and heads.
         say: Told a line at a time.
         command: What the user typed, for the page.
 
     Raises:
+        ConfigError: torchrun has started several of it.
         MockingjayError: As scanning, probing and pre-training do.
     """
+    if not alone():
+        raise ConfigError(
+            "run: started by torchrun as several processes, expected one; start it by itself, or use pretrain and probe"
+        )
     began = time.monotonic()
     health = examine(corpus, chosen, out, say)
-    asked = questions(health.corpus, seed)
+    asked = questions(health.corpus, seed, say)
+    tested = {each.id for question in asked for each in question.parts.test}
+    learnt = [each for each in health.corpus.utterances if each.id not in tested]
+    recognise(chosen, out, learnt)
     for question in asked:
         question.parts.write(out / "splits" / f"{_slug(question)}.json")
     untrained = random_encoder(chosen.objective.encoder, seed)
+    kind = chosen.objective.kind
     rows = [
-        *probe("mel", open_representation("mel"), asked, out, say),
-        *probe(f"random:{chosen.objective.kind}", untrained, asked, out, say),
+        *probe("mel", "mel", open_representation("mel"), asked, out, say),
+        *probe(f"random:{kind}", f"random:{out.absolute()}@{seed}", untrained, asked, out, say),
     ]
-    tested = {each.id for question in asked for each in question.parts.test}
-    learnt = [each for each in health.corpus.utterances if each.id not in tested]
     probing = sum(row["seconds"] for row in rows if row["representation"].startswith("random:"))
-    left = budget - (time.monotonic() - began) - probing - REPORT
-    trained = pretrain(chosen, learnt, out, budget=max(left, 0.1 * budget), device=device, say=say)
+    left = None
+    if budget is not None:
+        left = max(budget - (time.monotonic() - began) - probing - REPORT, 0.1 * budget)
+    trained = pretrain(chosen, learnt, out, budget=left, device=device, say=say)
     if not trained.stopped:
-        rows += probe(chosen.objective.kind, trained.encoder, asked, out, say)
+        rows += probe(kind, str(out.absolute()), trained.encoder, asked, out, say)
         write_results(out / "results.json", rows)
         write_page(out / "report" / "index.html", page(trained, health, rows, command))
         write_results(out / "report" / "results.json", rows)
     return Outcome(trained, tuple(rows), out / "report" / "index.html")
 
 
-def questions(corpus: Corpus, seed: int) -> list[Question]:
+def questions(corpus: Corpus, seed: int, say: Callable[[str], None] = lambda line: None) -> list[Question]:
     """Find what the labels allow to ask: phones, speakers, negative or positive emotion, sentiment, a label."""
-    return [
-        Question(task, name, partition(part, task, seed))
-        for name, part in _sub_corpora(corpus).items()
-        for task in _tasks(part)
-    ]
+    asked = []
+    for name, part in _sub_corpora(corpus).items():
+        for task in _tasks(part):
+            try:
+                asked.append(Question(task, name, partition(part, task, seed)))
+            except DataError as error:
+                say(f"not asked: {error}")
+    return asked
 
 
 def probe(
     name: str,
+    opened: str,
     representation: Representation,
     asked: Sequence[Question],
     out: Path,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Fit one probe per question and keep them below `probes`; those that are there already are not fitted again."""
+    """Fit one probe per question and keep them below `probes`; those that are there already are not fitted again.
+
+    Args:
+        name: For the rows.
+        opened: What opens the representation again.
+        representation: What is probed.
+        asked: Questions; one that the labels turn out not to answer is left out and said.
+        out: The run's folder.
+        say: Told a line at a time.
+    """
     rows = []
     for question in asked:
         folder = out / "probes" / f"{name.replace(':', '-')}-{_slug(question)}"
@@ -143,11 +168,14 @@ def probe(
         if not card.is_file():
             began = time.monotonic()
             parts, config = question.parts, PROBES[question.task.resolution]
-            result = fit.fit_probe(
-                representation, question.task, parts.train, parts.dev, parts.test, config, name, question.data
-            )
+            try:
+                result = fit.fit_probe(
+                    representation, question.task, parts.train, parts.dev, parts.test, config, name, question.data
+                )
+            except DataError as error:
+                say(f"not asked: {error}")
+                continue
             row = {**result.row, "seconds": time.monotonic() - began}
-            opened = {"mockingjay": str(out)}.get(name, name)
             save_probe(result.probe, folder, opened, row)
         row = json.loads(card.read_text("utf-8"))["row"]
         low, high = row["ci95"]

@@ -27,6 +27,8 @@ class Upkeep(config.Config):
     """Steps from one line of metrics.jsonl to the next; none: five hundred lines a run."""
     keep: int = Field(default=2, ge=2)
     """Whole checkpoints that stay."""
+    refused: float = Field(default=0.01, ge=0, le=1)
+    """Share of the utterances that may be unusable before the run stops; a single one always may."""
     workers: int = Field(default=2, ge=0)
     """Threads that read audio ahead; they only decode."""
     cache: float = Field(default=1.0, ge=0)

@@ -22,14 +22,15 @@ def extract(
     quiet: Quiet = False,
 ) -> None:
     """Write features of every utterance; the same command again continues."""
-    from mockingjay.cli.output import teller
-    from mockingjay.data.corpora import open_corpus
+    from mockingjay.cli.output import read_corpus, teller
     from mockingjay.downstream.extract import extract as library_extract
-    from mockingjay.open import open_representation
+    from mockingjay.open import lasting_name, open_representation
 
+    say = teller(quiet)
     opened = open_representation(representation, seed)
-    corpus = open_corpus(data)
-    done = library_extract(opened, corpus.utterances, out, layers, pool, format, shard, representation)
-    teller(quiet)(
+    utterances = read_corpus(data, say).utterances
+    name = lasting_name(representation, seed)
+    done = library_extract(opened, utterances, out, layers, pool, format, shard, name)
+    say(
         f"{out}: {done.written} written, {done.kept} there already, {len(done.short)} too short, {done.refused} refused"
     )

@@ -1,6 +1,7 @@
 """Options that several verbs share, and the parsing of their values."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ Data = Annotated[
     Path, typer.Option("--data", help="A folder of audio, a manifest.jsonl, a CSV, or a corpus in its own layout.")
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one setting; may repeat.")]
-Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Everything random follows from it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print rows as JSON lines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -34,3 +35,16 @@ def seconds(duration: str) -> float:
     if total <= 0:
         raise ConfigError(f"--budget {duration}: no time at all, expected more than 0s; give it some")
     return total
+
+
+def allowance(budget: str | None, changes: Sequence[str], default: str | None = None) -> float | None:
+    """Read a budget in seconds; None where the number of steps is set instead.
+
+    Raises:
+        ConfigError: It is not a duration, or both are given.
+    """
+    fixed = any(change.partition("=")[0].strip() == "train.steps" for change in changes)
+    if fixed and budget is not None:
+        raise ConfigError("--steps and --budget: both given, expected one of them; leave one out")
+    budget = budget or (None if fixed else default)
+    return None if budget is None else seconds(budget)

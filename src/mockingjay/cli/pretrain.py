@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mockingjay.cli.options import Data, Device, Out, Quiet, Seed, Sets, seconds
+from mockingjay.cli.options import Data, Device, Out, Quiet, Seed, Sets, allowance
 
 
 def pretrain(
@@ -29,20 +29,19 @@ def pretrain(
     from mockingjay.data.corpora import open_corpus
     from mockingjay.encoders.encoder import Encoder
     from mockingjay.open import open_representation
-    from mockingjay.pretrain import examine, pretrain, untested
+    from mockingjay.pretrain import examine, pretrain, recognise, untested
     from mockingjay.settings import settings
 
-    if steps is not None and budget is not None:
-        raise ConfigError("--steps and --budget: both given, expected one of them; leave one out")
-    allowed = seconds(budget) if budget is not None else None
     shortcuts = {"train.steps": steps, "upkeep.save_every": save_every}
     changes = [*(changes or ()), *(f"{path}={value}" for path, value in shortcuts.items() if value is not None)]
+    allowed = allowance(budget, changes)
     chosen = settings(objective, preset, changes, seed)
     start = open_representation(init) if init is not None else None
     if start is not None and not isinstance(start, Encoder):
         raise ConfigError(f"--init {init}: not an encoder of ours, expected a run or encoder folder; choose one")
     corpus = open_corpus(data)
     if dry_run:
+        recognise(chosen, out)
         print(to_toml(chosen, comments=True), end="")
         print(f"# {corpus.name}: {len(corpus.utterances)} utterances, {corpus.seconds / 3600:.2f} h")
         return

@@ -26,25 +26,24 @@ def probe(
     quiet: Quiet = False,
 ) -> None:
     """Fit a probe on a representation and measure it on speech it has not seen."""
-    from mockingjay.cli.output import print_rows
+    from mockingjay.cli.output import print_rows, read_corpus, teller
     from mockingjay.core.config import assignments, overlay
-    from mockingjay.data.corpora import open_corpus
     from mockingjay.downstream.fit import Config, fit_probe
     from mockingjay.downstream.partition import partition
     from mockingjay.downstream.storage import save_probe
     from mockingjay.downstream.tasks import open_task
-    from mockingjay.open import open_representation
+    from mockingjay.open import lasting_name, open_representation
     from mockingjay.report.tables import write_results
 
-    config = overlay(Config(seed=seed), {"probe": {"read": read, "tune": tune, "head": head}}, "probe")
+    config = overlay(Config(), {"seed": seed, "probe": {"read": read, "tune": tune, "head": head}})
     config = overlay(config, assignments(changes or ()))
     question = open_task(task)
     opened = open_representation(representation, seed)
-    corpus = open_corpus(data)
+    corpus = read_corpus(data, teller(quiet or json))
     parts = partition(corpus.utterances, question, seed)
     parts.write(out / "splits.json")
     result = fit_probe(opened, question, parts.train, parts.dev, parts.test, config, representation, corpus.name)
-    save_probe(result.probe, out, representation, result.row)
+    save_probe(result.probe, out, lasting_name(representation, seed), result.row)
     write_results(out / "results.json", [result.row])
     print_rows([result.row], json, quiet)
 
@@ -60,7 +59,7 @@ def finetune(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train an encoder and a head together; for `--set finetune.epochs=N` see `probe`."""
+    """Train an encoder and a head together; `--set live.epochs=N` for other than two epochs."""
     probe(representation, data, task, out, "last", "all", head, changes, seed, json, quiet)
 
 

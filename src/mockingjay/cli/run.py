@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from mockingjay.cli.options import Device, Json, Quiet, Seed, Sets, seconds
+from mockingjay.cli.options import Device, Json, Quiet, Seed, Sets, allowance
 
 
 def run(
     audio: Annotated[Path | None, typer.Argument(help="A folder of speech; without it, the embedded corpus.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write; the same command goes on there.")] = None,
-    budget: Annotated[str, typer.Option("--budget", help="Time for everything, for example 20m.")] = "9m",
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Time for everything, for example 20m; else 9m, or train.steps.")
+    ] = None,
     objective: Annotated[str, typer.Option("--objective", help="What to pre-train.")] = "mockingjay",
     preset: Annotated[str, typer.Option("--preset", help="A preset's name or a TOML file.")] = "tiny",
     changes: Sets = None,
@@ -23,7 +25,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Pre-train on a folder of speech, probe beside log-mel and a random encoder, and write a report."""
-    allowed = seconds(budget)
+    allowed = allowance(budget, changes or (), default="9m")
     from mockingjay.cli.output import print_rows, teller
     from mockingjay.data.corpora import open_corpus
     from mockingjay.data.talking import talking

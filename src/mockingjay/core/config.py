@@ -65,7 +65,9 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
         table = tables
         *parents, leaf = path.strip().split(".")
         for parent in parents:
-            table = table.setdefault(parent, {})
+            table = table.setdefault(parent, {}) if isinstance(table, dict) else table
+        if not isinstance(table, dict) or isinstance(table.get(leaf), dict):
+            raise ConfigError(f"--set {text}: at odds with another --set, expected one of the two; leave one out")
         table[leaf] = _toml_value(text, value.strip())
     return tables
 

@@ -7,7 +7,7 @@ Times are seconds from the start of the audio; a phone's name is as written, exc
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -90,7 +90,8 @@ def read_textgrid(path: str | os.PathLike[str]) -> Alignment:
     if not named and len(tiers) != 1:
         what = f"no tier is named phones (interval tiers: {', '.join(tiers) or 'none'})"
         raise DataError(f"{shown(path)}: {what}, expected one; rename the phone tier")
-    entries: Sequence[Interval] = tiers[named[0] if named else next(iter(tiers))].entries
+    tier = tiers[named[0] if named else next(iter(tiers))]
+    entries = [entry for entry in tier.entries if isinstance(entry, Interval)]
     return _ordered(path, [(each.start, each.end, each.label.strip() or SILENCE) for each in entries])
 
 

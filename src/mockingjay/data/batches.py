@@ -55,7 +55,7 @@ class BatchPlan:
         """Utterances shorter than this many seconds are left out (ours; the code of TERA: 2 s)."""
         bucket: float = Field(default=0.1, ge=0, le=1)
         """Width of a duration bucket as a share of the duration; wider mixes more and pads more (ours)."""
-        seed: int = Field(default=0, ge=0)
+        seed: int = Field(default=0, ge=0, lt=2**63)
         """Addresses the order and the crops."""
 
     def __init__(self, utterances: Sequence[Utterance], config: Config, slots: int = 1) -> None:

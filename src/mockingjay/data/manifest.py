@@ -18,6 +18,7 @@ from typing import Any
 
 from mockingjay.audio import shown
 from mockingjay.core.errors import DataError
+from mockingjay.core.files import writing
 from mockingjay.core.types import Utterance
 from mockingjay.data.quarantine import Refusal
 
@@ -71,14 +72,21 @@ def read_manifest(path: str | os.PathLike[str]) -> Corpus:
 
 
 def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
-    """Write a manifest in one rename; paths below its folder are written relative to it."""
+    """Write a manifest in one rename; paths below its folder are written relative to it.
+
+    Raises:
+        MachineError: The file cannot be written.
+    """
     path = Path(path)
     folder = os.path.abspath(path.parent) + os.sep
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8", newline="\n") as file:
-        for utterance in utterances:
-            file.write(_line(utterance, folder) + "\n")
-    draft.replace(path)
+    draft = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    with writing(path, 0):
+        try:
+            with draft.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(_line(utterance, folder) + "\n" for utterance in utterances)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def select(utterances: Iterable[Utterance], where: Mapping[str, str]) -> tuple[Utterance, ...]:

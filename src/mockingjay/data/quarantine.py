@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mockingjay.audio import AudioError
 from mockingjay.core.errors import DataError
+from mockingjay.core.files import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,34 +29,46 @@ class Refusal:
 
 
 class Quarantine:
-    """The list of refused files, kept across resumes in `quarantine.jsonl`, and the share of the corpus it may hold.
+    """The list of refused utterances, kept in `quarantine.jsonl`, and the share of the corpus it may hold.
 
     Args:
         path: The list's file; None keeps it in memory.
-        budget: Share of the corpus that may be refused; a single file always may.
+        budget: Share of the corpus that may be refused; a single utterance always may.
+        anew: Forget what an earlier start refused, for it may have been mended since.
+
+    Raises:
+        MachineError: The list cannot be written.
     """
 
-    def __init__(self, path: Path | None = None, budget: float = 0.01):
+    def __init__(self, path: Path | None = None, budget: float = 0.01, anew: bool = False):
         self.budget = budget
         self._path = path
-        self._texts: dict[str, str] = {}
-        if path is not None and path.exists():
+        self._texts: dict[str, str] = {}  # by id, for of a file's stretches one may be bad; by path where there is none
+        if path is not None and anew:
+            with writing(path, 0):
+                path.unlink(missing_ok=True)
+        elif path is not None and path.exists():
             for line in path.read_text("utf-8").splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # what a crash tore will be refused again
                     row = json.loads(line)
-                    self._texts[row["path"]] = row["text"]
+                    self._texts[row["id"] or row["path"]] = row["text"]
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._texts
+    def __contains__(self, id: str) -> bool:
+        return id in self._texts
 
     def add(self, refusal: Refusal) -> None:
-        """Take a file in; its first fault is the one that is kept."""
-        if refusal.path in self._texts:
+        """Take an utterance in; its first fault is the one that is kept.
+
+        Raises:
+            MachineError: The list cannot be written.
+        """
+        key = refusal.id or refusal.path
+        if key in self._texts:
             return
-        self._texts[refusal.path] = refusal.text
+        self._texts[key] = refusal.text
         if self._path is None:
             return
         row = {
@@ -66,17 +79,18 @@ class Quarantine:
             "first_seen": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         # One write in append mode, so that a second process cannot come in between.
-        with self._path.open("ab", buffering=0) as file:
-            file.write(f"{json.dumps(row)}\n".encode())
+        line = f"{json.dumps(row)}\n".encode()
+        with writing(self._path, len(line)), self._path.open("ab", buffering=0) as file:
+            file.write(line)
 
     def check(self, total: int) -> None:
         """Stop when more than the budget is refused.
 
         Args:
-            total: Files in the whole corpus, the refused ones included.
+            total: Utterances of the whole corpus, the refused ones included.
 
         Raises:
-            DataError: Too many files are refused; the first three are named.
+            DataError: Too many are refused; the first three are named.
         """
         allowed = max(1, int(self.budget * total))
         if len(self) <= allowed:
@@ -85,5 +99,5 @@ class Quarantine:
         where = os.fspath(self._path) if self._path else "quarantine"
         raise DataError(
             f"{where}: {len(self)} of {total} files cannot be used, expected at most {allowed} ({self.budget:.1%}); "
-            f"mend or remove them, or raise the budget; the first are: {first}"
+            f"mend or remove them, or in pre-training allow more by upkeep.refused; the first are: {first}"
         )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mockingjay.audio import AudioError, fault, load
+from mockingjay.core.files import writing
 from mockingjay.core.types import SAMPLE_RATE, Utterance
 from mockingjay.data.corpora import open_corpus
 from mockingjay.data.manifest import Corpus
@@ -184,8 +185,9 @@ class _Cache:
     def add(self, rows: Mapping[str, Measure]) -> None:
         if self._path is None or not rows:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({"key": key, "measure": asdict(row)}) + "\n" for key, row in rows.items())
+        lines = [json.dumps({"key": key, "measure": asdict(row)}) + "\n" for key, row in rows.items()]
+        with writing(self._path, sum(map(len, lines))), self._path.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
 
 
 def _measured(

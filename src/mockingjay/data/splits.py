@@ -5,12 +5,14 @@ Both are functions of the seed and the utterances' ids alone: a list in another 
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from mockingjay.core.draw import address
 from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.types import Utterance
+
+_HELD = 600.0  # seconds of audio that are held out at most
 
 
 def split(
@@ -94,6 +96,25 @@ def fraction(
             if enough <= 0:
                 break
     return tuple(utterance for utterance in utterances if utterance.id in taken)
+
+
+def hold_out(utterances: Sequence[Utterance], share: float, seed: int) -> dict[str, tuple[Utterance, ...]]:
+    """Cut a corpus into `train` and `valid`, speakers apart where all are known; `valid` is ten minutes at most.
+
+    Raises:
+        DataError: There are fewer than two utterances.
+    """
+    if len(utterances) < 2:
+        raise DataError(
+            f"corpus: {len(utterances)} utterances are left beside those kept for testing, expected at least two, one "
+            "to learn from and one to validate on; add audio or change the split column"
+        )
+    share = min(share, _HELD / math.fsum(utterance.seconds for utterance in utterances))
+    speakers = {utterance.speaker for utterance in utterances}
+    by = "speaker" if None not in speakers and len(speakers) >= 4 else "utterance"
+    parts = split(utterances, {"train": 1 - share, "valid": share}, seed, by)
+    held = math.fsum(utterance.seconds for utterance in parts["valid"])
+    return {**parts, "valid": fraction(parts["valid"], min(1.0, _HELD / held), seed)}  # a speaker may talk for hours
 
 
 def _groups(utterances: tuple[Utterance, ...], by: Literal["speaker", "utterance"]) -> dict[str, list[Utterance]]:

@@ -77,16 +77,18 @@ def extract(
     settings = {"representation": name, "layers": chosen, "pool": pool, "format": format, "dim": representation.dim}
     _agree(out, settings)
     short = tuple(each.id for each in part if round(each.seconds * SAMPLE_RATE) < representation.receptive)
-    whole = [each for each in part if each.id not in set(short)]
+    gone = set(short)
+    whole = [each for each in part if each.id not in gone]
     shapes = {each.id: _shape(out / file_of(each.id, format), format) for each in whole}
     missing = [each for each in whole if shapes[each.id] is None]
-    quarantine = Quarantine(out / "quarantine.jsonl")
+    quarantine = Quarantine(out / f"quarantine{_part(shard)}.jsonl", anew=True)
     for indices, hidden in represent(representation, missing, quarantine):
         for index, array in zip(indices, _arrays(hidden, chosen, pool)):
             id = missing[index].id
             write_atomically(out / file_of(id, format), _encode(array, format, representation))
             shapes[id] = array.shape
         quarantine.check(len(part))
+    quarantine.check(len(part))
     done = {id: shape for id, shape in shapes.items() if shape is not None}
     _write_index(out, shard, format, representation, done)
     return Extracted(len(done) - (len(whole) - len(missing)), len(whole) - len(missing), short, len(whole) - len(done))
@@ -213,5 +215,10 @@ def _write_index(
         {"id": id, "file": file_of(id, format).as_posix(), "shape": list(shape), **times}
         for id, shape in sorted(shapes.items())
     ]
-    name = "index.jsonl" if shard == "1/1" else f"index-{shard.replace('/', '-of-')}.jsonl"
-    write_atomically(out / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(out / f"index{_part(shard)}.jsonl", text.encode())
+
+
+def _part(shard: str) -> str:
+    """Tell the lists of shards apart, for they may be written at the same time."""
+    return "" if shard == "1/1" else f"-{shard.replace('/', '-of-')}"

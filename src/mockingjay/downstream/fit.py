@@ -42,7 +42,7 @@ class Config(config.Config):
     """Training through the representation."""
     seeds: int = Field(default=3, ge=1)
     """Trainings with fresh heads."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """The first of them."""
     unseen: Literal["refuse", "drop"] = "refuse"
     """What to do with classes of dev or test that training has not seen."""
@@ -174,7 +174,7 @@ def _seen(task: Task, sets: Sets, unseen: Literal["refuse", "drop"]) -> tuple[Se
             raise DataError(
                 f"task {task.name}: {len(found)} classes occur in {part} but not in train: {listed}, "
                 "expected each in train; "
-                'divide the corpus otherwise, or leave them out with unseen="drop"'
+                "divide the corpus otherwise, or leave them out with --set unseen=drop"
             )
         lacking += found
     kept: Sets = {

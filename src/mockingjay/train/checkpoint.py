@@ -132,9 +132,12 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed writer left; only for whom holds the run's lock."""
-    for path in folder.glob(".tmp-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what a killed writer left anywhere in a run's folder; only for whom holds the run's lock."""
+    for path in folder.rglob(".tmp-*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def damage(path: Path, contents: dict[str, bytes] | None = None) -> str | None:

@@ -39,14 +39,15 @@ class Group:
     def sum(self, values: Float[Tensor, "..."]) -> None:
         """Add up a tensor over ranks, in place."""
         if self.ranks > 1:
-            torch.distributed.all_reduce(values)
+            with self._together():
+                torch.distributed.all_reduce(values)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank, for example a request to stop."""
         if self.ranks == 1:
             return flag
         flags = torch.tensor(float(flag), device=self.device)
-        torch.distributed.all_reduce(flags)
+        self.sum(flags)
         return flags.item() > 0
 
     def agree(self, value: float) -> float:
@@ -54,18 +55,35 @@ class Group:
         if self.ranks == 1:
             return value
         values = torch.tensor(value, dtype=torch.float64, device=self.device)
-        torch.distributed.broadcast(values, 0)
+        with self._together():
+            torch.distributed.broadcast(values, 0)
         return values.item()
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
         if self.ranks > 1:
-            torch.distributed.barrier()
+            with self._together():
+                torch.distributed.barrier()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise MachineError(
+                f"rank {self.rank} of {self.ranks}: another rank is gone ({str(error).splitlines()[0]}), expected all "
+                "to stay to the end; look at what the others said and start the same command again"
+            ) from error
 
 
 def leads() -> bool:
     """Whether this process is the first of torchrun's, or alone; asked before the group is joined."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def alone() -> bool:
+    """Whether torchrun has started no other process."""
+    return int(os.environ.get("WORLD_SIZE", 1)) == 1
 
 
 @contextmanager

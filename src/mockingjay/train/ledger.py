@@ -18,7 +18,7 @@ from mockingjay.core.errors import CheckpointError, ConfigError, MachineError
 from mockingjay.core.files import write_atomically, writing
 
 _PACKAGES = ("mockingjay-speech", "torch", "numpy", "soundfile", "soxr", "safetensors")
-HARMLESS = frozenset({"save_every", "validate_every", "log_every", "keep", "workers", "cache"})
+HARMLESS = frozenset({"save_every", "validate_every", "log_every", "keep", "refused", "workers", "cache"})
 """Keys that change no weight, by their last word; all others are fixed when a run starts."""
 
 
@@ -52,6 +52,47 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def begun(folder: Path) -> bool:
+    """Whether a folder has been claimed by a run."""
+    return (folder / "config.toml").exists() and (folder / "provenance.json").exists()
+
+
+def check(
+    folder: Path, config: Config, fingerprint: str | None = None, harmless: Collection[str] = HARMLESS
+) -> list[str]:
+    """Find out, without writing anything, whether a folder is free or holds this very run.
+
+    Args:
+        folder: The run's folder.
+        config: The resolved settings.
+        fingerprint: Of the corpus; None where it is not known yet.
+        harmless: Last words of the keys that may change from start to start.
+
+    Returns:
+        The harmless keys that differ from the last start.
+
+    Raises:
+        ConfigError: The folder holds a run with other settings or another corpus.
+        CheckpointError: Its provenance.json is damaged.
+    """
+    if not begun(folder):
+        return []
+    data = _read(folder / "provenance.json")["data"]
+    changed = _differences(folder / "config.toml", to_toml(config))
+    telling = [key for key in changed if key.rsplit(".", 1)[-1] not in harmless]
+    if telling:
+        raise ConfigError(
+            f"{folder}: holds a run with other settings ({', '.join(telling)}), expected those in its config.toml; "
+            "take them back or choose another --out"
+        )
+    if fingerprint is not None and data != fingerprint:
+        raise ConfigError(
+            f"{folder}: holds a run on another corpus ({data[:12]}), expected the same utterances "
+            f"({fingerprint[:12]}); give the same data or choose another --out"
+        )
+    return changed
+
+
 def claim(folder: Path, config: Config, fingerprint: str, harmless: Collection[str] = HARMLESS) -> list[str]:
     """Make a folder this run's, or find that it is already.
 
@@ -61,36 +102,21 @@ def claim(folder: Path, config: Config, fingerprint: str, harmless: Collection[s
         folder: The run's folder.
         config: The resolved settings.
         fingerprint: Of the corpus.
-        harmless: Last words of the keys that may change from start to start.
+        harmless: As in `check`.
 
     Returns:
-        The harmless keys that differ from the last start.
+        As `check`.
 
     Raises:
-        ConfigError: The folder holds a run with other settings or another corpus.
-        CheckpointError: Its provenance.json is damaged.
+        ConfigError: As `check`.
+        CheckpointError: As `check`.
         MachineError: The folder cannot be written.
     """
-    path, text = folder / "config.toml", to_toml(config)
+    changed = check(folder, config, fingerprint, harmless)
     provenance = folder / "provenance.json"
-    record: dict[str, Any] = {"data": fingerprint, "starts": []}
-    changed: list[str] = []
-    if path.exists() and provenance.exists():
-        record = _read(provenance)
-        changed = _differences(path, text)
-        telling = [key for key in changed if key.rsplit(".", 1)[-1] not in harmless]
-        if telling:
-            raise ConfigError(
-                f"{folder}: holds a run with other settings ({', '.join(telling)}), expected those in its config.toml; "
-                "take them back or choose another --out"
-            )
-        if record["data"] != fingerprint:
-            raise ConfigError(
-                f"{folder}: holds a run on another corpus ({record['data'][:12]}), expected the same utterances "
-                f"({fingerprint[:12]}); give the same data or choose another --out"
-            )
+    record = _read(provenance) if begun(folder) else {"data": fingerprint, "starts": []}
     record["starts"].append(origin())
-    write_atomically(path, text.encode())
+    write_atomically(folder / "config.toml", to_toml(config).encode())
     write_atomically(provenance, (json.dumps(record, indent=2) + "\n").encode())
     return changed
 
@@ -122,7 +148,7 @@ class Metrics:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         if path.exists():
-            kept = [line for line in path.read_bytes().splitlines(keepends=True) if _step(line) <= step]
+            kept = [line for line in path.read_bytes().splitlines(keepends=True) if step and _step(line) <= step]
             write_atomically(path, b"".join(kept))
         with writing(path, 0):
             self._file = path.open("ab")

@@ -115,7 +115,7 @@ class Run:
         """float32, bfloat16 (matrix products only), or auto: bfloat16 on CUDA, float32 on a CPU."""
         compile: Literal["auto", "off", "on"] = "auto"
         """Compile the context network with torch.compile; auto: on CUDA only, for a CPU gains nothing by it."""
-        seed: int = Field(default=0, ge=0)
+        seed: int = Field(default=0, ge=0, lt=2**63)
         """Addresses masks and dropout."""
 
     def __init__(
