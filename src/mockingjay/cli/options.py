@@ -46,5 +46,5 @@ def allowance(budget: str | None, changes: Sequence[str], default: str | None = 
     fixed = any(change.partition("=")[0].strip() == "train.steps" for change in changes)
     if fixed and budget is not None:
         raise ConfigError("--steps and --budget: both given, expected one of them; leave one out")
-    budget = budget or (None if fixed else default)
-    return None if budget is None else seconds(budget)
+    text = budget if budget is not None or fixed else default
+    return None if text is None else seconds(text)

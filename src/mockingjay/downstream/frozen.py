@@ -26,7 +26,7 @@ class FrozenTraining(Training):
     class Config(config.Config):
         """One budget of updates for every representation and every amount of labels (ours)."""
 
-        learning_rates: tuple[float, ...] = Field(default=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
+        learning_rates: tuple[float, ...] = Field(default=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1), min_length=1)
         """Tried with the first seed; dev decides."""
         mix_rate: float = Field(default=10.0, gt=0)
         """Learning rate of the mixing weights over that of the head; logits of a softmax have farther to go."""
