@@ -39,8 +39,9 @@ from mockingjay.train.estimate import Estimate, estimate
 from mockingjay.train.loop import Run, Tick
 from mockingjay.train.signals import Stop, listening
 
-OVERHEAD = 0.08  # share of a budget kept for validation, checkpoints and a machine that slows down
-TRIAL = 4  # steps that are timed before a run; the first is not counted
+OVERHEAD = 0.1  # share of a budget kept for validation, checkpoints and a machine that slows down
+TRIAL = 4  # steps that are timed before a run, at least; the first is not counted
+PATIENCE = 0.02  # share of a budget spent on timing, because a shared machine's speed is not one number
 SILENCE = 20.0  # seconds; the longest time without a line of progress
 
 
@@ -208,7 +209,9 @@ class _Session:
             return
         if begun:
             return
-        cost = self._estimate()
+        cost = self._estimate(TRIAL)
+        if budget is not None:
+            cost = self._estimate(max(TRIAL, min(100, cost.steps(PATIENCE * budget))))
         if budget is not None:
             self._set_steps(int(self.group.agree(cost.steps(budget * (1 - OVERHEAD)))))
         steps, plan = self.settings.train.steps, self.plan
@@ -222,9 +225,10 @@ class _Session:
     def _set_steps(self, steps: int) -> None:
         self.settings = config.overlay(self.settings, {"train": {"steps": steps}})
 
-    def _estimate(self) -> Estimate:
+    def _estimate(self, count: int) -> Estimate:
+        count = int(self.group.agree(count))
         with closing(self._loader().steps()) as steps:
-            trial = list(itertools.islice(steps, TRIAL))
+            trial = list(itertools.islice(steps, count))
         return estimate(self.learner, self.settings.train, trial, self.group.device, self.group)
 
     def _loader(self) -> Loader:

@@ -57,7 +57,7 @@ def estimate(
             began, last = time.perf_counter(), began
             seconds.append(began - last)
     memory = torch.cuda.max_memory_allocated(device) if cuda else _peak()
-    return Estimate(group.agree(statistics.median(seconds[1:] or seconds)), memory)
+    return Estimate(group.agree(statistics.mean(seconds[1:] or seconds)), memory)
 
 
 def _peak() -> int:
