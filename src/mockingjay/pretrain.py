@@ -228,8 +228,9 @@ class _Session:
     def _estimate(self, count: int) -> Estimate:
         count = int(self.group.agree(count))
         with closing(self._loader().steps()) as steps:
-            trial = list(itertools.islice(steps, count))
-        return estimate(self.learner, self.settings.train, trial, self.group.device, self.group)
+            # Read while the trial runs, as in training: the reading threads cost the processor something too.
+            trial = itertools.islice(steps, count)
+            return estimate(self.learner, self.settings.train, trial, self.group.device, self.group)
 
     def _loader(self) -> Loader:
         upkeep = self.settings.upkeep

@@ -5,7 +5,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ class Estimate:
 def estimate(
     learner: Learner,
     config: Run.Config,
-    steps: Sequence[Sequence[Batch]],
+    steps: Iterable[Sequence[Batch]],
     device: torch.device | str = "cpu",
     group: Group | None = None,
 ) -> Estimate:
