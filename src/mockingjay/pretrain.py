@@ -233,16 +233,16 @@ class _Session:
             return estimate(self.learner, self.settings.train, trial, self.group.device, self.group)
 
     def _loader(self) -> Loader:
-        upkeep = self.settings.upkeep
+        upkeep, cuda = self.settings.upkeep, self.group.device.type == "cuda"
         return Loader(
             self.plan,
             rank=self.group.rank,
             ranks=self.group.ranks,
-            workers=upkeep.workers,
+            workers=upkeep.workers if upkeep.workers is not None else 2 * cuda,
             cache=int(upkeep.cache * 2**30),
             refuse=self._refuse,
             refused=[each.id for each in self.plan.utterances if each.id in self.quarantine],
-            pin=self.group.device.type == "cuda",
+            pin=cuda,
         )
 
     def _refuse(self, utterance: Utterance, error: DataError) -> None:

@@ -29,8 +29,8 @@ class Upkeep(config.Config):
     """Whole checkpoints that stay."""
     refused: float = Field(default=0.01, ge=0, le=1)
     """Share of the utterances that may be unusable before the run stops; a single one always may."""
-    workers: int = Field(default=2, ge=0)
-    """Threads that read audio ahead; they only decode."""
+    workers: int | None = Field(default=None, ge=0)
+    """Threads that read audio ahead; none: two beside CUDA; on a CPU, whose cores compute, the loop reads itself."""
     cache: float = Field(default=1.0, ge=0)
     """GiB of decoded audio kept in memory."""
 

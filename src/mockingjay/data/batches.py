@@ -261,10 +261,11 @@ class Loader:
         first, samples = self.plan.stretch(utterance, epoch)
         if utterance.seconds > WHOLE * self.plan.config.crop:
             return audio.read(utterance.path, utterance.start + first / SAMPLE_RATE, samples / SAMPLE_RATE)
-        wave = self._cache.get(utterance.id)
-        if wave is None:
-            wave = audio.read(utterance.path, utterance.start, utterance.seconds)
-            self._cache.put(utterance.id, wave)
+        kept = self._cache.get(utterance.id, first, samples)
+        if kept is not None:
+            return kept
+        wave = audio.read(utterance.path, utterance.start, utterance.seconds)
+        self._cache.put(utterance.id, wave)
         return wave[first : first + samples]
 
 
@@ -276,9 +277,12 @@ class _Cache:
         self._waves: dict[str, Tensor] = {}
         self._lock = threading.Lock()
 
-    def get(self, id: str) -> Float[Tensor, " samples"] | None:
+    def get(self, id: str, first: int, samples: int) -> Float[Tensor, " samples"] | None:
         wave = self._waves.get(id)
-        return None if wave is None else wave / 32768 if wave.dtype == torch.int16 else wave
+        if wave is None:
+            return None
+        stretch = wave[first : first + samples]
+        return stretch / 32768 if stretch.dtype == torch.int16 else stretch
 
     def put(self, id: str, wave: Float[Tensor, " samples"]) -> None:
         if self._left < 2 * len(wave):
