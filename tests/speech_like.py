@@ -1,5 +1,6 @@
 """Waves with something to predict in them, made on the spot."""
 
+import soundfile
 import torch
 
 from mockingjay.core.types import Batch, Utterance, Waves
@@ -22,3 +23,15 @@ def batch_of(lengths=LENGTHS, seed=0, epoch=0):
         Utterance(f"u{seed + index}", f"/u{seed + index}.wav", length / 16_000) for index, length in enumerate(lengths)
     )
     return Batch(Waves.pad(waves), utterances, epoch)
+
+
+def corpus(folder, count=24, seconds=1.0, speakers=4, bad=0):
+    """Write a folder of wav files, the first ones empty."""
+    for number in range(count):
+        path = folder / f"s{number % speakers}" / f"{number:03d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number < bad:
+            path.touch()
+        else:
+            soundfile.write(path, speech_like(round(seconds * 16_000) + 160 * (number % 7), number).numpy(), 16_000)
+    return folder

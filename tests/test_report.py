@@ -197,7 +197,7 @@ def test_missing_parts_are_said_in_words():
 def test_headline_says_what_the_intervals_allow(rows):
     speaker, phone = headline(rows).split("\n\n")
     assert speaker == (
-        "Speaker accuracy: runs/mockingjay reaches 61.2 % [60.2, 62.2], better, with intervals apart, "
+        "Speaker accuracy on talking test: runs/mockingjay reaches 61.2 % [60.2, 62.2], better, with intervals apart, "
         "than mel at 52.0 % [51.0, 53.0] and random:mockingjay at 49.8 % [48.8, 50.8]. "
         "Always giving the commonest answer reaches 4.2 %."
     )

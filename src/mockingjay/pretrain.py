@@ -212,8 +212,7 @@ class _Session:
         cost = self._estimate(TRIAL)
         if budget is not None:
             cost = self._estimate(max(TRIAL, min(100, cost.steps(PATIENCE * budget))))
-        if budget is not None:
-            self._set_steps(int(self.group.agree(cost.steps(budget * (1 - OVERHEAD)))))
+            self._set_steps(int(self.group.agree(float(cost.steps(budget * (1 - OVERHEAD))))))
         steps, plan = self.settings.train.steps, self.plan
         hours = steps / plan.steps_per_epoch * plan.seconds_per_epoch / 3600
         self.say(
@@ -226,7 +225,7 @@ class _Session:
         self.settings = config.overlay(self.settings, {"train": {"steps": steps}})
 
     def _estimate(self, count: int) -> Estimate:
-        count = int(self.group.agree(count))
+        count = int(self.group.agree(float(count)))
         with closing(self._loader().steps()) as steps:
             # Read while the trial runs, as in training: the reading threads cost the processor something too.
             trial = itertools.islice(steps, count)

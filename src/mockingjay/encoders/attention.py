@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+# Which keys each step may see, or what is added to its scores (−inf where it may not).
+Mask = Bool[Tensor, "#batch 1 #time time"] | Float[Tensor, "#batch heads time time"]
+
 
 class Attention(nn.Module):
     """Multi-head self-attention with biases; the scale is 1/√(dim/heads)."""
@@ -27,9 +30,7 @@ class Attention(nn.Module):
         self.kept: Tensor | None = None
         self.span: int | None = None
 
-    def forward(
-        self, inputs: Float[Tensor, "batch time dim"], allowed: Bool[Tensor, "batch 1 1 time"] | None
-    ) -> Float[Tensor, "batch time dim"]:
+    def forward(self, inputs: Float[Tensor, "batch time dim"], allowed: Mask | None) -> Float[Tensor, "batch time dim"]:
         """Attend over the allowed keys; None allows all."""
         batch, time, dim = inputs.shape
         heads = self.query_key_value(inputs).view(batch, time, 3, self.heads, dim // self.heads).transpose(1, 3)
@@ -37,7 +38,7 @@ class Attention(nn.Module):
         if self.span is not None:
             steps = torch.arange(time, device=inputs.device)
             near = (steps[:, None] - steps).abs() <= self.span
-            allowed = near if allowed is None else allowed & near
+            allowed = near if allowed is None else _both(allowed, near)
         if self.seen is None and self.kept is None:
             dropout = self.dropout if self.training else 0.0
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
@@ -50,17 +51,21 @@ class Attention(nn.Module):
         query: Float[Tensor, "batch heads time part"],
         key: Float[Tensor, "batch heads time part"],
         value: Float[Tensor, "batch heads time part"],
-        allowed: Bool[Tensor, "..."] | None,
+        allowed: Bool[Tensor, "..."] | Float[Tensor, "..."] | None,
     ) -> Float[Tensor, "batch heads time part"]:
         """Do the same in the open, where the probabilities can be seen and heads silenced."""
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
         if allowed is not None:
-            scores = scores.masked_fill(~allowed, -torch.inf)
+            scores = scores.masked_fill(~allowed, -torch.inf) if allowed.dtype == torch.bool else scores + allowed
         probabilities = scores.softmax(-1)
         if self.seen is not None:
             self.seen.append(probabilities.detach())
         mixed = F.dropout(probabilities, self.dropout, self.training) @ value
         return mixed if self.kept is None else mixed * self.kept.to(mixed)[:, None, None]
+
+
+def _both(allowed: Mask, near: Bool[Tensor, "time time"]) -> Mask:
+    return allowed & near if allowed.dtype == torch.bool else allowed.masked_fill(~near, -torch.inf)
 
 
 def attentions(module: nn.Module) -> list[Attention]:
@@ -122,9 +127,7 @@ class Block(nn.Module):
         self.feedforward_norm = nn.LayerNorm(dim, eps=1e-12)
         self.dropout = dropout
 
-    def forward(
-        self, inputs: Float[Tensor, "batch time dim"], allowed: Bool[Tensor, "batch 1 1 time"] | None
-    ) -> Float[Tensor, "batch time dim"]:
+    def forward(self, inputs: Float[Tensor, "batch time dim"], allowed: Mask | None) -> Float[Tensor, "batch time dim"]:
         """Run the layer."""
         attended = F.dropout(self.attention(inputs, allowed), self.dropout, self.training)
         inputs = self.attention_norm(inputs + attended)

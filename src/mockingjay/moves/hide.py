@@ -48,6 +48,16 @@ class Spans(config.Config):
         """Least and most frames in a span."""
         return (self.width, self.width) if isinstance(self.width, int) else self.width
 
+    @property
+    def zeroed(self) -> "Spans":
+        """The same spans, always zeroed: in evaluation nothing that is scored may be visible."""
+        return self.model_copy(update={"zero": 1.0, "random": 0.0})
+
+    def in_steps(self, factor: int) -> "Spans":
+        """Count widths in steps of `factor` stacked frames instead of in frames; a span is at least one step."""
+        least, most = (max(1, round(width / factor)) for width in self.widths)
+        return self.model_copy(update={"width": (least, most)})
+
 
 def hide(frames: Frames, spans: Spans, draw: Draw, ids: tuple[str, ...]) -> tuple[Frames, Bool[Tensor, "batch time"]]:
     """Select spans and alter them; the selection says where to score, whether or not the frames were altered."""

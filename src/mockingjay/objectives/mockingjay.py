@@ -16,23 +16,18 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
 from mockingjay.core.types import Batch, Frames, Loss
-from mockingjay.encoders.contexts.transformer import initialise
 from mockingjay.encoders.encoder import Encoder
-from mockingjay.encoders.frontends import FrontendConfig, Stacked, build_frontend
-from mockingjay.encoders.frontends.stacked import unstack
-from mockingjay.moves.guess import PREDICTORS
+from mockingjay.encoders.frontends import FrontendConfig, build_frontend
+from mockingjay.moves import rebuild
 from mockingjay.moves.hide import Spans, hide
 from mockingjay.objectives.objective import Objective, Picture
-
-DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss, "huber": F.huber_loss}
 
 
 class Mockingjay(Objective):
@@ -50,15 +45,13 @@ class Mockingjay(Objective):
         """Which spans are hidden, counted in `unit`s."""
         unit: Literal["frame", "step"] = "frame"
         """Whether span widths count frames, as in the paper, or stacked steps; a span is at least one step."""
-        distance: Literal["l1", "l2", "huber"] = "l1"
+        distance: rebuild.Distance = "l1"
         """Between rebuilt and true cells; the paper's is L1."""
 
         @model_validator(mode="after")
         def _aligned(self) -> "Mockingjay.Config":
             if self.target is not None:
-                source, target = (build_frontend(part).grid for part in (self.encoder.frontend, self.target))
-                if source != target:
-                    raise ValueError(f"target has its steps on {target}, expected the encoder's {source}")
+                rebuild.check_same_steps(self.encoder.frontend, self.target)
             return self
 
     def __init__(self, config: Config) -> None:
@@ -66,75 +59,31 @@ class Mockingjay(Objective):
         self.config = config
         self.encoder = Encoder(config.encoder)
         self.target = build_frontend(config.target) if config.target is not None else None
-        self.factor = _factor(config.encoder.frontend)
-        self.spans = config.hide if config.unit == "step" else _in_steps(config.hide, self.factor)
-        dim = self.encoder.dim
-        # The prediction network of section 2.1: two feed-forward layers with a norm between.
+        self.factor = rebuild.stacking(config.encoder.frontend)
+        self.spans = config.hide if config.unit == "step" else config.hide.in_steps(self.factor)
         rebuilt = self.target.dim if self.target is not None else self.encoder.frontend.dim
-        self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim, eps=1e-12), nn.Linear(dim, rebuilt))
-        self.head.apply(initialise)
+        self.head = rebuild.prediction_network(self.encoder.dim, rebuilt)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        for frontend in (self.encoder.frontend, self.target):
-            if frontend is not None:
-                frontend.fit(batch.waves for batch in batches)
+        rebuild.fit(batches, self.encoder.frontend, self.target)
 
     def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
-        frames, true = self._frames(batch)
-        altered, selected = self._hide(frames, batch, draw)
-        hidden = self.encoder.context(altered).last
-        wanted = true.values[selected]
-        # The head runs on scored steps only: 15 % of the cost.
-        loss = DISTANCES[self.config.distance](self.head(hidden[selected]), wanted, reduction="sum")
-        weight = torch.tensor(float(wanted.numel()), device=loss.device)
-        return Loss(loss, weight, {} if self.training else self._trivial(true, selected))
+        altered = self._alter(batch, draw)
+        hidden = self.encoder.context(altered.read).last
+        distance = self.config.distance
+        parts = {} if self.training else rebuild.trivial(altered, distance)
+        return Loss(*rebuild.score(self.head, hidden, altered, distance), parts)
 
     @torch.no_grad()
     def picture(self, batch: Batch, draw: Draw) -> Picture:
-        frames, true = self._frames(batch)
-        altered, selected = self._hide(frames, batch, draw)
-        rebuilt = Frames(self.head(self.encoder.context(altered).last), altered.lengths)
-        true, altered, rebuilt = (_unstacked(part, self.factor) for part in (true, altered, rebuilt))
-        length = int(true.lengths[0])
-        return Picture(
-            true.values[0, :length],
-            altered.values[0, :length],
-            rebuilt.values[0, :length],
-            selected.repeat_interleave(self.factor, 1)[0, :length],
-            self.encoder.hop // self.factor,
-        )
+        return Picture(*rebuild.panels(self.encoder, self.head, self._alter(batch, draw)))
 
-    @torch.no_grad()
-    def _frames(self, batch: Batch) -> tuple[Frames, Frames]:
-        """Compute what the network reads and what the head must say."""
-        frames = self.encoder.frontend(batch.waves)
-        return frames, frames if self.target is None else self.target(batch.waves)
+    def _alter(self, batch: Batch, draw: Draw) -> rebuild.Altered:
+        frames, true = rebuild.features(batch.waves, self.encoder.frontend, self.target)
+        read, selected = self._hide(frames, batch, draw)
+        return rebuild.Altered(read, true, selected, factor=self.factor)
 
     def _hide(self, frames: Frames, batch: Batch, draw: Draw) -> tuple[Frames, Bool[Tensor, "batch time"]]:
         """Alter the frames between the storeys; in evaluation always by zeros, so that nothing scored is visible."""
-        spans = self.spans if self.training else self.spans.model_copy(update={"zero": 1.0, "random": 0.0})
+        spans = self.spans if self.training else self.spans.zeroed
         return hide(frames, spans, draw, tuple(utterance.id for utterance in batch.utterances))
-
-    def _trivial(self, true: Frames, selected: Bool[Tensor, "batch time"]) -> dict[str, Float[Tensor, ""]]:
-        """Score the dumb predictors on the same cells, frame by frame where steps are stacked."""
-        frames = _unstacked(true, self.factor)
-        chosen = selected.repeat_interleave(self.factor, 1)
-        distance = DISTANCES[self.config.distance]
-        return {
-            name: distance(guess(frames, chosen)[chosen], frames.values[chosen], reduction="sum").detach()
-            for name, guess in PREDICTORS.items()
-        }
-
-
-def _factor(frontend: FrontendConfig) -> int:
-    return frontend.factor if isinstance(frontend, Stacked.Config) else 1
-
-
-def _unstacked(frames: Frames, factor: int) -> Frames:
-    return Frames(unstack(frames.values, factor), frames.lengths * factor)
-
-
-def _in_steps(spans: Spans, factor: int) -> Spans:
-    """Count widths in stacked steps instead of frames."""
-    least, most = (max(1, round(width / factor)) for width in spans.widths)
-    return spans.model_copy(update={"width": (least, most)})

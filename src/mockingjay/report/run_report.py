@@ -60,7 +60,7 @@ def headline(rows: Sequence[Row]) -> str:
     by_task: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         by_task.setdefault((row["task"], row["metric"], row["data"]), []).append(row)
-    return "\n\n".join(_verdict(*key[:2], alike) for key, alike in by_task.items())
+    return "\n\n".join(_verdict(*key, alike) for key, alike in by_task.items())
 
 
 def validation_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -81,12 +81,12 @@ def validation_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
     return f"{begin}, not below {rival}: nothing beyond it has been learnt yet."
 
 
-def _verdict(task: str, measure: str, rows: Sequence[Row]) -> str:
+def _verdict(task: str, measure: str, data: str, rows: Sequence[Row]) -> str:
     alike: dict[str, list[Row]] = {}
     for row, name in zip(rows, names(rows, [key for key in SETTINGS if key != "seed"])):
         alike.setdefault(name, []).append(row)
     scores = [_Score(name, group) for name, group in alike.items()]
-    begin = f"{task[:1].upper()}{task[1:]} {measure}"
+    begin = f"{task[:1].upper()}{task[1:]} {measure} on {data}"
     trained = [score for score in scores if not score.rival]
     if not trained:
         return f"{begin}: only baselines were measured."

@@ -5,12 +5,35 @@ from typing import Annotated
 
 from pydantic import Field
 
+from mockingjay.encoders.contexts.bidirectional import Bidirectional
 from mockingjay.encoders.contexts.context import Context
+from mockingjay.encoders.contexts.one_way_pair import OneWayPair
+from mockingjay.encoders.contexts.recurrent import Recurrent
+from mockingjay.encoders.contexts.relative import RelativeTransformer
+from mockingjay.encoders.contexts.shared import SharedTransformer
+from mockingjay.encoders.contexts.subsampled import SubsampledTransformer
 from mockingjay.encoders.contexts.transformer import Transformer
 
-CONTEXTS: Mapping[str, type[Context]] = {"transformer": Transformer}
+CONTEXTS: Mapping[str, type[Context]] = {
+    "transformer": Transformer,
+    "shared-transformer": SharedTransformer,
+    "subsampled-transformer": SubsampledTransformer,
+    "bidirectional": Bidirectional,
+    "relative-transformer": RelativeTransformer,
+    "recurrent": Recurrent,
+    "one-way-pair": OneWayPair,
+}
 
-ContextConfig = Annotated[Transformer.Config, Field()]
+ContextConfig = Annotated[
+    Transformer.Config
+    | SharedTransformer.Config
+    | SubsampledTransformer.Config
+    | Bidirectional.Config
+    | RelativeTransformer.Config
+    | Recurrent.Config
+    | OneWayPair.Config,
+    Field(discriminator="kind"),
+]
 
 
 def build_context(config: ContextConfig, inputs: int) -> Context:

@@ -1,4 +1,4 @@
-"""The BERT-flavoured Transformer encoder of Mockingjay, TERA and Audio ALBERT.
+"""The BERT-flavoured Transformer encoder of Mockingjay and TERA.
 
 Features are projected linearly before the sinusoids are added, because adding positions to raw features can break
 training; sinusoids rather than learned positions, because lengths vary (Mockingjay, arXiv 1910.12638, section 2.1). Any
@@ -6,6 +6,7 @@ length runs.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -69,13 +70,18 @@ class Transformer(Context):
         time = frames.values.shape[1]
         projected = self.project(frames.values)
         hidden = self.norm(projected + positions(time, self.dim, projected))
-        layers = [F.dropout(hidden, self.dropout, self.training)]
-        # Without padding SDPA needs no mask and takes its fastest path; asking costs a synchronisation on CUDA only.
-        full = not frames.values.is_cuda and bool((frames.lengths == time).all())
-        allowed = None if full else frames.valid[:, None, None, :]
-        for block in self.blocks:
-            layers.append(block(layers[-1], allowed))
-        return Hidden(tuple(layers), frames.lengths)
+        return climb(self.blocks, Frames(F.dropout(hidden, self.dropout, self.training), frames.lengths))
+
+
+def climb(blocks: Iterable[nn.Module], frames: Frames) -> Hidden:
+    """Run blocks one on top of the other, keeping what each of them and the lowest one read."""
+    layers = [frames.values]
+    # Without padding SDPA needs no mask and takes its fastest path; asking costs a synchronisation on CUDA only.
+    full = not frames.values.is_cuda and bool((frames.lengths == frames.values.shape[1]).all())
+    allowed = None if full else frames.valid[:, None, None, :]
+    for block in blocks:
+        layers.append(block(layers[-1], allowed))
+    return Hidden(tuple(layers), frames.lengths)
 
 
 def initialise(module: nn.Module) -> None:

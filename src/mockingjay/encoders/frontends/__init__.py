@@ -10,12 +10,14 @@ from mockingjay.encoders.frontends.frontend import Frontend
 from mockingjay.encoders.frontends.linear import Linear
 from mockingjay.encoders.frontends.log_mel import LogMel
 from mockingjay.encoders.frontends.mfcc import MFCC
+from mockingjay.encoders.frontends.posteriors import Posteriors
 from mockingjay.encoders.frontends.stacked import UNSTACKED, Stacked, unstack
 
-FRONTENDS: Mapping[str, type[Frontend]] = {**UNSTACKED, "stacked": Stacked}
+FRONTENDS: Mapping[str, type[Frontend]] = {**UNSTACKED, "stacked": Stacked, "posteriors": Posteriors}
 
 FrontendConfig = Annotated[
-    LogMel.Config | Fbank.Config | Linear.Config | MFCC.Config | Stacked.Config, Field(discriminator="kind")
+    LogMel.Config | Fbank.Config | Linear.Config | MFCC.Config | Stacked.Config | Posteriors.Config,
+    Field(discriminator="kind"),
 ]
 
 
@@ -32,6 +34,7 @@ __all__ = [
     "FrontendConfig",
     "Linear",
     "LogMel",
+    "Posteriors",
     "Stacked",
     "build_frontend",
     "unstack",
