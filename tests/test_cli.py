@@ -27,6 +27,7 @@ def files(talking):
 def test_help_starts_without_torch():
     code = "import sys, mockingjay.cli.main; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-m", "mockingjay", "-h"], check=True, stdout=subprocess.DEVNULL)
     said = mockingjay("--help")
     assert said.code == 0 and all(verb in said.out for verb in ("pretrain", "probe", "predict", "doctor"))
 
