@@ -225,9 +225,14 @@ class _Session:
         self.settings = config.overlay(self.settings, {"train": {"steps": steps}})
 
     def _estimate(self, count: int) -> Estimate:
-        count = int(self.group.agree(float(count)))
-        with closing(self._loader().steps()) as steps:
-            # Read while the trial runs, as in training: the reading threads cost the processor something too.
+        count, loader = int(self.group.agree(float(count))), self._loader()
+        samples = SAMPLE_RATE * sum(each.seconds for each in self.plan.utterances)
+        if 2 * samples < self.settings.upkeep.cache * 2**30:  # after the first epoch all of it comes from memory
+            with closing(loader.steps()) as steps:
+                for _ in itertools.islice(steps, count):
+                    pass
+        with closing(loader.steps()) as steps:
+            # Read while the trial runs, as in training: reading costs the processor something too.
             trial = itertools.islice(steps, count)
             return estimate(self.learner, self.settings.train, trial, self.group.device, self.group)
 
