@@ -66,8 +66,14 @@ def speak(path, start: float = 0.0, seconds: float | None = None) -> Float[Tenso
 
 def forked(function: Callable, *arguments) -> BaseProcess:
     """Start a process with all that is imported here; a fresh one would import torch for seconds."""
-    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process = multiprocessing.get_context("fork").Process(target=_alone, args=(function, *arguments))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns where the parent has threads
         process.start()
     return process
+
+
+def _alone(function: Callable, *arguments) -> None:
+    """Mend torch's inherited thread pool before any second thread of the child can meet it half mended."""
+    torch.set_num_threads(1)
+    function(*arguments)
