@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mockingjay.encoders.dropout import attention, dropout
+
 # Which keys each step may see, or what is added to its scores (−inf where it may not).
 Mask = Bool[Tensor, "#batch 1 #time time"] | Float[Tensor, "#batch heads time time"]
 
@@ -25,9 +27,11 @@ class Attention(nn.Module):
         self.dropout = dropout
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
+        self.passes = 1  # of its network that one forward takes through it; more where layers share their weights
         # Set by the context managers below for as long as they are open; never part of the model.
         self.seen: list[Tensor] | None = None
-        self.kept: Tensor | None = None
+        self.kept: list[Tensor | None] | None = None  # of each pass
+        self.turn = 0  # the pass to come, while heads are pruned
         self.span: int | None = None
 
     def forward(self, inputs: Float[Tensor, "batch time dim"], allowed: Mask | None) -> Float[Tensor, "batch time dim"]:
@@ -40,8 +44,7 @@ class Attention(nn.Module):
             near = (steps[:, None] - steps).abs() <= self.span
             allowed = near if allowed is None else _both(allowed, near)
         if self.seen is None and self.kept is None:
-            dropout = self.dropout if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+            mixed = attention(query, key, value, allowed, self.dropout if self.training else 0.0)
         else:
             mixed = self._explicit(query, key, value, allowed)
         return self.out(mixed.transpose(1, 2).reshape(batch, time, dim))
@@ -60,8 +63,11 @@ class Attention(nn.Module):
         probabilities = scores.softmax(-1)
         if self.seen is not None:
             self.seen.append(probabilities.detach())
-        mixed = F.dropout(probabilities, self.dropout, self.training) @ value
-        return mixed if self.kept is None else mixed * self.kept.to(mixed)[:, None, None]
+        mixed = dropout(probabilities, self.dropout, self.training) @ value
+        if self.kept is None:
+            return mixed
+        kept, self.turn = self.kept[self.turn], (self.turn + 1) % self.passes
+        return mixed if kept is None else mixed * kept.to(mixed)[:, None, None]
 
 
 def _both(allowed: Mask, near: Bool[Tensor, "time time"]) -> Mask:
@@ -69,8 +75,8 @@ def _both(allowed: Mask, near: Bool[Tensor, "time time"]) -> Mask:
 
 
 def attentions(module: nn.Module) -> list[Attention]:
-    """List the attention layers of a module, bottom up."""
-    return [part for part in module.modules() if isinstance(part, Attention)]
+    """List the attention layers of a module, bottom up; one that layers share stands in each of their places."""
+    return [part for part in module.modules() if isinstance(part, Attention) for _ in range(part.passes)]
 
 
 @contextmanager
@@ -89,12 +95,18 @@ def watch(module: nn.Module) -> Iterator[list[Float[Tensor, "batch heads query k
 
 @contextmanager
 def prune(module: nn.Module, heads: Mapping[int, Sequence[int]]) -> Iterator[None]:
-    """Silence heads: `heads` maps a layer, counted from the bottom, to its silenced heads."""
+    """Silence heads: `heads` maps a layer, counted from the bottom, to its silenced heads.
+
+    Layers that share their weights are silenced each for itself.
+    """
     layers = attentions(module)
+    kept: list[Tensor | None] = [None] * len(layers)
     for index, silenced in heads.items():
-        kept = torch.ones(layers[index].heads)
-        kept[list(silenced)] = 0.0
-        layers[index].kept = kept
+        kept[index] = torch.ones(layers[index].heads).index_fill(0, torch.tensor([*silenced], dtype=torch.long), 0.0)
+    for place, layer in enumerate(layers):
+        if not place or layer is not layers[place - 1]:
+            own = kept[place : place + layer.passes]
+            layer.kept, layer.turn = (own if any(each is not None for each in own) else None), 0
     try:
         yield
     finally:
@@ -129,7 +141,7 @@ class Block(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "batch time dim"], allowed: Mask | None) -> Float[Tensor, "batch time dim"]:
         """Run the layer."""
-        attended = F.dropout(self.attention(inputs, allowed), self.dropout, self.training)
+        attended = dropout(self.attention(inputs, allowed), self.dropout, self.training)
         inputs = self.attention_norm(inputs + attended)
-        changed = F.dropout(self.narrow(F.gelu(self.widen(inputs))), self.dropout, self.training)
+        changed = dropout(self.narrow(F.gelu(self.widen(inputs))), self.dropout, self.training)
         return self.feedforward_norm(inputs + changed)

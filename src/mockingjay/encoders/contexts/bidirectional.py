@@ -8,7 +8,6 @@ around within its own length, so that padding comes last in both and reaches not
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from mockingjay.core.types import Frames, Hidden
 from mockingjay.encoders.contexts.context import Context
 from mockingjay.encoders.contexts.one_way_pair import reverse
 from mockingjay.encoders.contexts.recurrent import Cell, Stack
+from mockingjay.encoders.dropout import dropout
 
 
 class Bidirectional(Context):
@@ -28,9 +28,9 @@ class Bidirectional(Context):
         kind: Literal["bidirectional"] = "bidirectional"
         cell: Cell = "lstm"
         """LSTM, or GRU."""
-        layers: int = Field(default=4, ge=1)
+        layers: int = Field(default=4, ge=1, le=256)
         """Recurrent layers."""
-        dim: int = Field(default=1024, ge=2, multiple_of=2)
+        dim: int = Field(default=1024, ge=2, multiple_of=2, le=65_536)
         """Width of every layer, half of it forward and half backward."""
         dropout: float = Field(default=0.0, ge=0, lt=1)
         """Dropout after every layer but the top one."""
@@ -56,7 +56,7 @@ class Bidirectional(Context):
         layers: list[Tensor] = []
         for onward, backward in zip(self.onward, self.backward):
             if layers:
-                values = F.dropout(layers[-1], self.dropout, self.training)
+                values = dropout(layers[-1], self.dropout, self.training)
             turned = reverse(backward(reverse(values, frames.lengths))[0], frames.lengths)
             layers.append(torch.cat([onward(values)[0], turned], -1))
         return Hidden(tuple(layers), frames.lengths)

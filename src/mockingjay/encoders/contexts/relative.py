@@ -8,7 +8,6 @@ al. 2020, T5, arXiv 1910.10683, section 2.1); distances beyond a reach count as 
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from mockingjay.core.types import Frames, Hidden, valid_steps
 from mockingjay.encoders.attention import Block
 from mockingjay.encoders.contexts.context import Context
 from mockingjay.encoders.contexts.transformer import Transformer, initialise
+from mockingjay.encoders.dropout import dropout
 
 
 class RelativeTransformer(Context):
@@ -26,7 +26,7 @@ class RelativeTransformer(Context):
         """Sizes default to those of the Transformer with sinusoids."""
 
         kind: Literal["relative-transformer"] = "relative-transformer"  # pyright: ignore[reportIncompatibleVariableOverride]
-        reach: int = Field(default=64, ge=1)
+        reach: int = Field(default=64, ge=1, le=65_536)
         """Steps beyond which distances are no longer told apart."""
 
     def __init__(self, config: Config, inputs: int) -> None:
@@ -48,7 +48,7 @@ class RelativeTransformer(Context):
     def read(self, embedded: Float[Tensor, "batch time dim"], lengths: Int[Tensor, " batch"]) -> Hidden:
         """Read frames that are projected already, some of them perhaps replaced."""
         time = embedded.shape[1]
-        layers = [F.dropout(self.norm(embedded), self.dropout, self.training)]
+        layers = [dropout(self.norm(embedded), self.dropout, self.training)]
         mask = self._nearness(time)
         if embedded.is_cuda or bool((lengths < time).any()):  # asking costs a synchronisation on CUDA only
             mask = mask.masked_fill(~valid_steps(lengths, time)[:, None, None, :], -torch.inf)

@@ -7,7 +7,6 @@ is held once, so a saved file, a copy and the optimiser hold it once too, and it
 
 from typing import Literal
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
@@ -15,6 +14,7 @@ from mockingjay.core.types import Frames, Hidden
 from mockingjay.encoders.attention import Block
 from mockingjay.encoders.contexts.context import Context
 from mockingjay.encoders.contexts.transformer import Transformer, climb, initialise, positions
+from mockingjay.encoders.dropout import dropout
 
 
 class SharedTransformer(Context):
@@ -24,7 +24,7 @@ class SharedTransformer(Context):
         """Defaults are Audio ALBERT's: six passes, no dropout (code); sizes are the Transformer's."""
 
         kind: Literal["shared-transformer"] = "shared-transformer"  # pyright: ignore[reportIncompatibleVariableOverride]
-        layers: int = Field(default=6, ge=1)
+        layers: int = Field(default=6, ge=1, le=256)
         """Passes through the block."""
         dropout: float = Field(default=0.0, ge=0, lt=1)
         """Dropout after the input projection, attention and feed-forward."""
@@ -38,10 +38,11 @@ class SharedTransformer(Context):
         self.project = nn.Linear(inputs, config.dim)
         self.norm = nn.LayerNorm(config.dim, eps=1e-12)
         self.block = Block(config.dim, config.heads, config.feedforward, config.dropout, config.attention_dropout)
+        self.block.attention.passes = config.layers
         self.apply(initialise)
 
     def forward(self, frames: Frames) -> Hidden:
         projected = self.project(frames.values)
         embedded = self.norm(projected + positions(frames.values.shape[1], self.dim, projected))
-        inputs = Frames(F.dropout(embedded, self.dropout, self.training), frames.lengths)
+        inputs = Frames(dropout(embedded, self.dropout, self.training), frames.lengths)
         return climb([self.block] * self.passes, inputs)

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from mockingjay.core import config
 from mockingjay.core.types import Frames, Hidden
 from mockingjay.encoders.attention import Block
 from mockingjay.encoders.contexts.context import Context
+from mockingjay.encoders.dropout import dropout
 
 
 def positions(time: int, dim: int, like: Tensor) -> Float[Tensor, "time dim"]:
@@ -35,13 +35,13 @@ class Transformer(Context):
         """Defaults are Mockingjay BASE (Table 1)."""
 
         kind: Literal["transformer"] = "transformer"
-        layers: int = Field(default=3, ge=1)
+        layers: int = Field(default=3, ge=1, le=256)
         """Transformer layers."""
-        dim: int = Field(default=768, ge=2)
+        dim: int = Field(default=768, ge=2, le=65_536)
         """Width of every layer."""
-        feedforward: int = Field(default=3072, ge=1)
+        feedforward: int = Field(default=3072, ge=1, le=262_144)
         """Width between the two feed-forward matrices."""
-        heads: int = Field(default=12, ge=1)
+        heads: int = Field(default=12, ge=1, le=1024)
         """Attention heads; must divide dim."""
         dropout: float = Field(default=0.1, ge=0, lt=1)
         """Dropout after the input projection, attention and feed-forward."""
@@ -70,7 +70,7 @@ class Transformer(Context):
         time = frames.values.shape[1]
         projected = self.project(frames.values)
         hidden = self.norm(projected + positions(time, self.dim, projected))
-        return climb(self.blocks, Frames(F.dropout(hidden, self.dropout, self.training), frames.lengths))
+        return climb(self.blocks, Frames(dropout(hidden, self.dropout, self.training), frames.lengths))
 
 
 def climb(blocks: Iterable[nn.Module], frames: Frames) -> Hidden:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mockingjay.core.types import Frames
 from mockingjay.encoders.contexts.transformer import Transformer, positions
+from mockingjay.encoders.dropout import dropout
 
 
 def two_streams(
@@ -35,7 +36,7 @@ def two_streams(
     projected = context.project(frames.values)
     places = positions(time, context.dim, projected)
     streams = context.norm(torch.cat([projected + places, start + places[targets]], 1))
-    streams = F.dropout(streams, context.dropout, context.training)
+    streams = dropout(streams, context.dropout, context.training)
     allowed = visible(ranks, targets)[:, None]
     for block in context.blocks:
         streams = block(streams, allowed)
