@@ -2,11 +2,12 @@
 
 import sys
 import traceback
+from pathlib import Path
 
 import typer
 
-from mockingjay.cli import corpus, describe, extract, pretrain, probe, run
-from mockingjay.core.errors import MockingjayError
+from mockingjay.cli import compare, corpus, describe, extract, import_, pretrain, probe, run
+from mockingjay.core.errors import MachineError, MockingjayError
 
 app = typer.Typer(
     name="mockingjay",
@@ -14,7 +15,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # plain help: drawing it in boxes takes longer to import than everything else
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 app.command("run")(run.run)
@@ -24,6 +26,8 @@ app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("finetune")(probe.finetune)
 app.command("predict")(probe.predict)
+app.command("compare")(compare.compare)
+app.command("import")(import_.import_)
 app.command("list")(describe.list_names)
 app.command("show")(describe.show)
 app.command("doctor")(describe.doctor)
@@ -33,6 +37,7 @@ def main() -> None:
     """Run the command line; a failure is one sentence on stderr and the exit code of its class."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
+        _stand()
         app(arguments)
     except MockingjayError as error:
         if len(arguments) < len(sys.argv) - 1:
@@ -45,3 +50,13 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+
+
+def _stand() -> None:
+    """Refuse to work in a folder that has been removed, for a library below torch ends the process there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise MachineError(
+            "current folder: it has been removed, expected one that is there; change to another and start again"
+        ) from None
