@@ -9,13 +9,14 @@ from toy_representation import CODES, Toy, speak
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.types import Batch, Hidden, Waves
+from mockingjay.data.quarantine import Quarantine
 from mockingjay.downstream import fit_probe, open_task
 from mockingjay.downstream.features import cache, load
 from mockingjay.downstream.fit import Config
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.heads import build_head
 from mockingjay.downstream.mix import Mix, Mixed
-from mockingjay.downstream.partition import usable
+from mockingjay.downstream.partition import shares, usable
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import Label, Phone
 
@@ -286,3 +287,48 @@ def test_states_beyond_memory_are_computed_anew(spoken):
     small = base.model_copy(update={"memory": 1e-9, "live": live})
     result = fit_probe(Toy(), open_task("phone"), spoken[:24], spoken[24:32], spoken[32:], small)
     assert result.row["value"] > 0.9 and result.row["tune"] == "head"
+
+
+# Files that cannot be read
+
+
+def broken(spoken, *places):
+    lost = [replace(each, path=f"/none/{each.id}.wav") for each in spoken]
+    return [lost[place] if place in places else each for place, each in enumerate(spoken)]
+
+
+def quick(way):
+    base = tuned() if way == "tuned" else config(seeds=1)
+    return base.model_copy(update={"memory": 1e-9 if way == "live" else base.memory})
+
+
+@pytest.mark.parametrize("way", ["frozen", "live", "tuned"])
+@pytest.mark.parametrize("place", [3, 26, 36], ids=["train", "dev", "test"])
+def test_one_file_that_cannot_be_read_is_named_and_left_out(spoken, way, place, tmp_path):
+    given, list_of_it = broken(spoken, place), tmp_path / "quarantine.jsonl"
+    parts = given[:24], given[24:32], given[32:]
+    result = fit_probe(Toy(), open_task("phone"), *parts, quick(way), quarantine=Quarantine(list_of_it))
+    assert result.dropped == {"cannot be read": (spoken[place].id,)}
+    assert result.row["dropped"] == {"cannot be read": 1} and sum(result.row["utterances"].values()) == 39
+    assert result.row["n"] == (7 if place == 36 else 8) and spoken[place].id not in result.scores.ids
+    assert "no such file" in list_of_it.read_text()
+
+
+@pytest.mark.parametrize("way", ["frozen", "tuned"])
+def test_more_than_one_per_cent_stop_a_probe(spoken, way):
+    given = broken(spoken, 3, 36)
+    with pytest.raises(DataError, match=r"quarantine: 2 of 40 files cannot be used, expected at most 1 \(1.0%\); mend"):
+        fit_probe(Toy(), open_task("phone"), given[:24], given[24:32], given[32:], quick(way))
+
+
+def test_a_set_of_which_nothing_can_be_read_is_refused(spoken):
+    given = broken(spoken, *range(32, 40))
+    with pytest.raises(DataError, match=r"corpus: none of 8 utterances can be read, expected audio; look at the first"):
+        fit_probe(Toy(), open_task("phone"), given[:24], given[24:32], given[32:], quick("frozen"))
+
+
+@pytest.mark.parametrize(("utterances", "test"), [(10, 0.4), (160, 0.4), (400, 0.2), (800, 0.1), (100_000, 0.1)])
+def test_small_corpora_are_tested_on_more(utterances, test):
+    parts = shares(utterances)
+    assert parts["test"] == pytest.approx(test)
+    assert parts["dev"] == 0.1 and sum(parts.values()) == pytest.approx(1)

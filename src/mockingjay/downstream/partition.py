@@ -15,10 +15,12 @@ from mockingjay.core.errors import DataError
 from mockingjay.core.files import write_atomically
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Utterance
+from mockingjay.data.scan import check_reads
 from mockingjay.data.splits import split
 from mockingjay.downstream.tasks import Task
 
-SHARES: Mapping[str, float] = {"train": 0.8, "dev": 0.1, "test": 0.1}
+PARTS = ("train", "dev", "test")
+ENOUGH = 80  # test utterances: what a corpus has for training means little beside an interval too wide to say anything
 _ROLES = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 
 
@@ -55,9 +57,10 @@ def partition(utterances: Sequence[Utterance], task: Task, seed: int = 0) -> Par
     """Divide a corpus for a task.
 
     The `split` column decides where it names both train and test (a first word of train, dev, valid or test, as in
-    `dev-clean`); a missing dev is cut from train. Otherwise shares of 80, 10 and 10 % are drawn, by speaker where test
-    speakers should be new and there are three or more, else by utterance, within each class. A given split whose test
-    speakers are not all in train cannot serve a speaker task: then the split is drawn.
+    `dev-clean`); a missing dev is cut from train. Otherwise shares of 80, 10 and 10 % are drawn, and up to 40 % for the
+    test of a corpus that is small; by speaker where test speakers should be new and there are three or more, else by
+    utterance, within each class. A given split whose test speakers are not all in train cannot serve a speaker task:
+    then the split is drawn.
 
     Args:
         utterances: Of the whole corpus.
@@ -68,14 +71,14 @@ def partition(utterances: Sequence[Utterance], task: Task, seed: int = 0) -> Par
         DataError: Nothing is labelled, or a part would be empty.
     """
     labelled, dropped = _labelled(utterances, task)
-    given = {name: [each for each in labelled if _role(each) == name] for name in SHARES}
+    given = {name: [each for each in labelled if _role(each) == name] for name in PARTS}
     serves = (
         given["train"]
         and given["test"]
         and (task.new_speakers or _classes(given["test"], task) <= _classes(given["train"], task))
     )
     if not serves:
-        sets, rule = _draw(labelled, task, seed, SHARES)
+        sets, rule = _draw(labelled, task, seed, shares(len(labelled)))
     else:
         rule = "given"
         dropped |= _nonempty({"in no split": tuple(each.id for each in labelled if _role(each) is None)})
@@ -93,10 +96,21 @@ def partition(utterances: Sequence[Utterance], task: Task, seed: int = 0) -> Par
     return Partition(**sets, rule=rule, dropped=dropped)
 
 
+def shares(utterances: int) -> dict[str, float]:
+    """Share out a corpus: a tenth to dev, a tenth to test, or as much more as gives `ENOUGH` utterances, 40 % at most."""
+    test = min(max(0.1, ENOUGH / utterances), 0.4)
+    return {"train": 0.9 - test, "dev": 0.1, "test": test}
+
+
 def usable(
     utterances: Sequence[Utterance], task: Task, representation: Representation
 ) -> tuple[tuple[Utterance, ...], dict[str, tuple[str, ...]]]:
-    """Keep the labelled utterances that are long enough to give one step; the others come back as reason → ids."""
+    """Keep the labelled utterances that are long enough to give one step; the others come back as reason → ids.
+
+    Raises:
+        DataError: The files hold sound where the representation reads features, or the other way round.
+    """
+    check_reads((each.path for each in utterances), representation.reads)
     needed = representation.receptive / SAMPLE_RATE
     short = tuple(each.id for each in utterances if round(each.seconds * SAMPLE_RATE) < representation.receptive)
     gone = set(short)
