@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mockingjay.audio.faults import AudioError, fault
 from mockingjay.audio.headers import Header, opened
+from mockingjay.audio.matrices import FRAME, holds_features, opened_matrix
 from mockingjay.core.types import SAMPLE_RATE
 
 LONGEST = 12 * 3600.0  # seconds read in one piece (2.8 GB of samples); stretches of longer files are fine
@@ -24,6 +25,16 @@ _ROLL = {"MP3": 10.0, "OGG": 1.0}  # seconds decoded before a stretch: these dec
 _GUESS = 0.5  # seconds that an MP3 without a table of its length may be shorter than the decoder guesses
 
 
+def header(path: str | os.PathLike[str]) -> Header:
+    """Read what a file says it is.
+
+    Raises:
+        AudioError: The file cannot be used, as far as that can be told without decoding it.
+    """
+    with opened_matrix(path) if holds_features(path) else opened(path) as (_, found):
+        return found
+
+
 def read(path: str | os.PathLike[str], start: float = 0.0, seconds: float | None = None) -> Float[Tensor, " samples"]:
     """Read a file, or a stretch of it, as mono samples at 16 kHz.
 
@@ -31,13 +42,17 @@ def read(path: str | os.PathLike[str], start: float = 0.0, seconds: float | None
     A stretch is samples round(start · 16 000) and the round(seconds · 16 000) from there of what the whole file gives,
     exactly for lossless 16 kHz audio and to the decoder's precision else; it is found by seeking.
 
+    A file of features is read as samples too, 160 for each of its frames, the values first and then zeros; a stretch
+    of it begins and ends at whole frames.
+
     Args:
-        path: A wav, flac, ogg, opus, mp3, aiff, au, caf, w64 or NIST file, whatever its name ends in.
+        path: A wav, flac, ogg, opus, mp3, aiff, au, caf, w64 or NIST file, whatever its name ends in; or features made
+            elsewhere, a `.npy` or a matrix of a Kaldi archive as `feats.ark:1234`.
         start: Seconds into the file.
         seconds: Length of the stretch; to the end of the file where it is None.
 
     Returns:
-        Finite samples, full scale at ±1.
+        Finite samples, full scale at ±1; features are of any size.
 
     Raises:
         AudioError: The file cannot be used; `kind` says why.
@@ -53,6 +68,8 @@ def load(
     Raises:
         AudioError: The file cannot be used; `kind` says why.
     """
+    if holds_features(path):
+        return _load_features(path, start, seconds)
     with opened(path) as (file, header):
         total = _resampled(header.frames, header.rate)
         first, count = _stretch(path, header, total, start, seconds)
@@ -68,6 +85,15 @@ def load(
         return header, torch.from_numpy(wave)
 
 
+def _load_features(
+    path: str | os.PathLike[str], start: float, seconds: float | None
+) -> tuple[Header, Float[Tensor, " samples"]]:
+    with opened_matrix(path) as (matrix, header):
+        first, count = (round(samples / FRAME) for samples in _stretch(path, header, header.frames, start, seconds))
+        first = min(first, matrix.frames - 1)
+        return header, matrix.wave(first, min(max(count, 1), matrix.frames - first))
+
+
 def _resampled(frames: int, rate: int) -> int:
     return (2 * frames * SAMPLE_RATE + rate) // (2 * rate)
 
@@ -76,8 +102,9 @@ def _stretch(
     path: str | os.PathLike[str], header: Header, total: int, start: float, seconds: float | None
 ) -> tuple[int, int]:
     """Turn seconds into (first sample, count) at 16 kHz, inside the file."""
-    if seconds is None and header.seconds - start > LONGEST:
-        what = f"{header.seconds / 3600:.1f} hours, expected at most {LONGEST / 3600:.0f} in one piece"
+    asked = seconds if seconds is not None else header.seconds - start
+    if min(asked, header.seconds) > LONGEST:
+        what = f"{asked / 3600:.1f} hours, expected at most {LONGEST / 3600:.0f} in one piece"
         raise fault(path, "too-long", what, "read it in stretches, or cut it")
     if not total:
         what = f"{header.frames} samples at {header.rate} Hz, expected enough for one at {SAMPLE_RATE} Hz"
@@ -85,8 +112,8 @@ def _stretch(
     first = round(start * SAMPLE_RATE)
     last = total if seconds is None else first + round(seconds * SAMPLE_RATE)
     if first < 0 or last <= first or first >= total or last > total + round(TOLERANCE * SAMPLE_RATE):
-        asked = f"{start:g} s to {start + seconds:g} s" if seconds is not None else f"{start:g} s onwards"
-        what = f"the stretch from {asked} is asked for, but the file holds {header.seconds:g} s"
+        stretch = f"{start:g} s to {start + seconds:g} s" if seconds is not None else f"{start:g} s onwards"
+        what = f"the stretch from {stretch} is asked for, but the file holds {header.seconds:g} s"
         raise fault(path, "range", what, "correct the start and duration in the list")
     return first, min(last, total) - first
 
@@ -102,7 +129,7 @@ def _decode(
         if position:
             file.seek(position)
         while position < end:
-            block = file.read(min(_BLOCK, end - position), dtype="float32")
+            block = _block(file, min(_BLOCK, end - position))
             if not len(block):
                 break
             _check(path, block, position)
@@ -123,6 +150,11 @@ def _decode(
         lacking = _resampled(end, header.rate) - begin * SAMPLE_RATE // header.rate - len(wave)
         wave = np.pad(wave, (0, max(0, lacking)))
     return wave
+
+
+def _block(file: soundfile.SoundFile, frames: int) -> Float[np.ndarray, "..."]:
+    # Where a header lies, seeking in an MP3 can lead beyond its end, and soundfile then asks for less than nothing.
+    return file.read(frames, dtype="float32") if file.tell() <= file.frames else np.zeros(0, np.float32)
 
 
 def _check(path: str | os.PathLike[str], block: Float[np.ndarray, "..."], position: int) -> None:
@@ -157,6 +189,6 @@ def _decodable(descriptor: int, position: int) -> int:
     os.lseek(descriptor, 0, os.SEEK_SET)
     with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(descriptor, closefd=False) as file:
         file.seek(position)
-        while block := len(file.read(1024, dtype="float32")):
+        while block := len(_block(file, 1024)):
             frames += block
     return frames

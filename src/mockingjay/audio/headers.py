@@ -47,7 +47,17 @@ _UNDECODED: Mapping[bytes, str] = {
     b"ajkg": "Shorten",
     b"wvpk": "WavPack",
     b"MAC ": "Monkey's Audio",
+    b"DSD ": "DSD",
+    b"\xff\xf1": "AAC",
+    b"\xff\xf9": "AAC",
 }
+_INSIDE: Mapping[bytes, tuple[int, tuple[bytes, ...]]] = {  # containers of anything: where they say what, and sounds
+    b"RIFF": (8, (b"WAVE",)),
+    b"FORM": (8, (b"AIFF", b"AIFC")),
+    b"OggS": (28, (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")),
+}
+_UNIMPLEMENTED = 18  # libsndfile's number for a coding that it knows and does not decode
+_CONVERT = "convert it, for example with ffmpeg, to flac"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +68,9 @@ class Header:
     rate: int  # samples per second
     channels: int
     frames: int  # samples per channel
-    format: str  # libsndfile's name: WAV, FLAC, OGG, MP3 …
+    format: str  # libsndfile's name: WAV, FLAC, OGG, MP3 …; of features NPY or ARK
     bytes: int
-
-
-def header(path: str | os.PathLike[str]) -> Header:
-    """Read what a file says it is.
-
-    Raises:
-        AudioError: The file cannot be used, as far as that can be told without decoding it.
-    """
-    with opened(path) as (_, found):
-        return found
+    dim: int | None = None  # values a frame of features; None of sound
 
 
 @contextmanager
@@ -79,25 +80,41 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[soundfile.SoundFile, 
     Raises:
         AudioError: The file cannot be used, as far as that can be told without decoding it.
     """
-    descriptor = _descriptor(path)
-    try:
-        size = os.fstat(descriptor).st_size
-        _sniff(path, os.pread(descriptor, 512, 0), size)
-        if lost := missing(descriptor, size):
+    with descriptor(path) as handle:
+        size = os.fstat(handle).st_size
+        start = os.pread(handle, 512, 0)
+        _sniff(path, start, size)
+        if lost := missing(handle, size):
             what = f"truncated: {size} bytes of the {size + lost} its header promises"
             raise fault(path, "truncated", what, "copy it again from its source, or cut its header to what is left")
-        with soundfile.SoundFile(descriptor, closefd=False) as file:
-            yield file, _checked(path, descriptor, file, size)
-    except soundfile.LibsndfileError as error:
-        what = f"its header cannot be decoded ({error.error_string or 'unknown error'}), expected whole audio"
-        raise fault(path, "corrupt", what, "copy it again from its source, or remove it") from None
+        try:
+            with soundfile.SoundFile(handle, closefd=False) as file:
+                yield file, _checked(path, handle, file, size)
+        except soundfile.LibsndfileError as error:
+            if error.code == _UNIMPLEMENTED and not start.startswith(b"fLaC"):  # which has one coding only
+                what = "audio in a coding that is not decoded here, expected for example plain PCM"
+                raise fault(path, "format", what, _CONVERT) from None
+            what = f"its header cannot be decoded ({error.error_string or 'unknown error'}), expected whole audio"
+            raise fault(path, "corrupt", what, "copy it again from its source, or remove it") from None
+
+
+@contextmanager
+def descriptor(path: str | os.PathLike[str]) -> Iterator[int]:
+    """Open a regular file for reading; what the system refuses, now or later, becomes a fault.
+
+    Raises:
+        AudioError: There is no such file, it is none, or it cannot be read.
+    """
+    handle = _open(path)
+    try:
+        yield handle
     except OSError as error:
         raise _refused(path, error) from None
     finally:
-        os.close(descriptor)
+        os.close(handle)
 
 
-def _descriptor(path: str | os.PathLike[str]) -> int:
+def _open(path: str | os.PathLike[str]) -> int:
     try:
         mode = Path(path).stat().st_mode
         if not stat.S_ISREG(mode):
@@ -122,15 +139,19 @@ def _sniff(path: str | os.PathLike[str], start: bytes, size: int) -> None:
     if size == 0:
         raise fault(path, "empty", "empty (0 bytes), expected audio", "copy it again from its source, or remove it")
     layer_3_or_2 = len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0 and start[1] & 6 in (2, 4)
-    if start.startswith(_STARTS) or (layer_3_or_2 and not start.startswith(b"\xff\xfe")):
+    place, sounds = _INSIDE.get(start[:4], (0, ()))
+    soundless = place > 0 and len(start) >= place + 8 and not start.startswith(sounds, place)
+    if not soundless and (start.startswith(_STARTS) or (layer_3_or_2 and not start.startswith(b"\xff\xfe"))):
         return
     undecoded = next((name for magic, name in _UNDECODED.items() if start.startswith(magic)), None)
     if undecoded or start[4:8] == b"ftyp":
         what = f"{undecoded or 'MP4 or M4A'} audio, expected wav, flac, ogg, opus, mp3, aiff, au or caf"
-        raise fault(path, "format", what, "convert it, for example with ffmpeg, to flac")
+        raise fault(path, "format", what, _CONVERT)
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     other = next((name for magic, name in _OTHERS.items() if start.startswith(magic)), None)
-    if other is None and text.startswith((b"<!doctype html", b"<html")):
+    if soundless:
+        other = f"{start[place : place + 8].decode('latin-1')!r} inside {start[:4].decode()}"
+    elif other is None and text.startswith((b"<!doctype html", b"<html")):
         other = "an HTML page"
     if other is None:
         other = "text" if text and not set(text) - set(range(32, 256)) - set(b"\t\r\n\f") else "of an unknown format"
@@ -141,7 +162,7 @@ def _sniff(path: str | os.PathLike[str], start: bytes, size: int) -> None:
 def _checked(path: str | os.PathLike[str], descriptor: int, file: soundfile.SoundFile, size: int) -> Header:
     if file.format not in _FORMATS:
         what = f"{file.format} audio, expected wav, flac, ogg, opus, mp3, aiff, au or caf"
-        raise fault(path, "format", what, "convert it, for example with ffmpeg, to flac")
+        raise fault(path, "format", what, _CONVERT)
     if file.channels > CHANNELS:
         what = f"{file.channels} channels, expected 1, or 2 to be averaged"
         raise fault(path, "channels", what, "choose the channel to use and export it as a mono file")

@@ -4,11 +4,14 @@ Only the containers' own length fields are read, with `pread`. A field that hold
 value near the type's end, as recorders write to a pipe) promises nothing.
 """
 
+import math
 import os
+import re
 import struct
 
 from mockingjay.audio.mpeg import promised_bytes
 
+_CHUNKS = 1000  # a file with more of them before its samples is made to waste our time
 _OPEN_ENDED = 0x7FFF_F000  # bytes; from here up 32-bit lengths are placeholders of recorders that wrote to a pipe
 
 
@@ -30,6 +33,10 @@ def missing(descriptor: int, size: int) -> int:
         promised = _field(start, 4, ">I") + _field(start, 8, ">I")
     elif magic == b"riff":
         promised = _field(start, 16, "<Q")
+    elif magic == b"caff":
+        promised = _caf(descriptor, size)
+    elif magic == b"NIST":
+        promised = _nist(os.pread(descriptor, 1024, 0))
     elif magic == b"OggS":
         promised = _ogg(descriptor, size)
     elif start[:3] == b"ID3" or start[:1] == b"\xff":
@@ -50,7 +57,7 @@ def _riff(descriptor: int, size: int, order: str) -> int:
     """Walk the chunks of a WAV file up to its samples, and return where they should end."""
     offset = 12
     samples_64 = 0
-    for _ in range(1000):  # a file with more chunks before its samples is made to waste our time
+    for _ in range(_CHUNKS):
         head = os.pread(descriptor, 16, offset)
         if len(head) < 8:
             return 0
@@ -63,6 +70,30 @@ def _riff(descriptor: int, size: int, order: str) -> int:
         if offset >= size:
             return 0
     return 0
+
+
+def _caf(descriptor: int, size: int) -> int:
+    """Walk the chunks of a CAF file up to its samples, and return where they should end."""
+    offset = 8
+    for _ in range(_CHUNKS):
+        head = os.pread(descriptor, 12, offset)
+        length = _field(head, 4, ">Q")  # −1 says "to the end of the file"
+        offset += 12 + length
+        if head[:4] == b"data":
+            return offset if length else 0
+        if offset >= size:
+            return 0
+    return 0
+
+
+def _nist(header: bytes) -> int:
+    """Read from a NIST SPHERE header where its samples should end; compressed ones may take any length."""
+    fields = dict(re.findall(rb"^(\w+) -\w+ (\S+)", header, re.MULTILINE))
+    length = re.match(rb"NIST_1A\s+(\d+)\s", header)
+    parts = [fields.get(name, b"") for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
+    if length is None or b"," in fields.get(b"sample_coding", b"") or not all(map(bytes.isdigit, parts)):
+        return 0
+    return int(length[1]) + math.prod(map(int, parts))
 
 
 def _ogg(descriptor: int, size: int) -> int:

@@ -94,12 +94,18 @@ class BatchPlan:
         return epoch, tuple(self.utterances[i] for i in order[edges[chosen] : edges[chosen + 1]])
 
     def stretch(self, utterance: Utterance, epoch: int) -> tuple[int, int]:
-        """Return the first sample and the number of samples of an utterance that an epoch uses."""
+        """Return the first sample and the number of samples of an utterance that an epoch uses.
+
+        A file of features is cut between its frames.
+        """
         samples = round(utterance.seconds * SAMPLE_RATE)
         if samples <= self.crop:
             return 0, samples
         where = Draw(self.config.seed, epoch).uniform([utterance.id], "crop", 1).item()
-        return int(where * (samples - self.crop + 1)), self.crop
+        if not audio.holds_features(utterance.path):
+            return int(where * (samples - self.crop + 1)), self.crop
+        frames, kept = samples // audio.FRAME, max(1, self.crop // audio.FRAME)
+        return int(where * (frames - kept + 1)) * audio.FRAME, kept * audio.FRAME
 
     def _check(self, given: int) -> None:
         count, config = len(self.utterances), self.config
@@ -267,6 +273,21 @@ class Loader:
         wave = audio.read(utterance.path, utterance.start, utterance.seconds)
         self._cache.put(utterance.id, wave)
         return wave[first : first + samples]
+
+
+class Once:
+    """Utterances once through, for statistics; may be iterated again, and what cannot be read is passed over."""
+
+    def __init__(
+        self, utterances: Sequence[Utterance], config: BatchPlan.Config, device: torch.device | str = "cpu"
+    ) -> None:
+        self.utterances, self.config, self.device = utterances, config, device
+
+    def __iter__(self) -> Iterator[Batch]:
+        plan = BatchPlan(self.utterances, self.config)
+        with closing(Loader(plan, refuse=lambda utterance, error: None).steps()) as steps:
+            for batches in itertools.islice(steps, plan.steps_per_epoch):
+                yield batches[0].to(self.device)
 
 
 class _Cache:

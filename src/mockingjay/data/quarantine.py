@@ -59,6 +59,11 @@ class Quarantine:
     def __contains__(self, id: str) -> bool:
         return id in self._texts
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is to be said of each utterance, in the order in which they were refused."""
+        return tuple(self._texts.values())
+
     def add(self, refusal: Refusal) -> None:
         """Take an utterance in; its first fault is the one that is kept.
 

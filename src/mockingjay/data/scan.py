@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mockingjay.audio import AudioError, fault, load
+from mockingjay.audio import AudioError, fault, header, holds_features, load, located, shown
+from mockingjay.core.errors import DataError
 from mockingjay.core.files import writing
 from mockingjay.core.types import SAMPLE_RATE, Utterance
 from mockingjay.data.corpora import open_corpus
@@ -43,6 +44,7 @@ class Measure:
     level: float  # dBFS, root mean square
     clipped: int  # samples at full scale
     digest: str  # of the decoded samples
+    dim: int | None = None  # values a frame of features, of which rate, channels, level and clipping say nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Health:
         rates: Samples per second → utterances.
         channels: Channels → utterances.
         formats: Format → utterances.
+        widths: Values a frame → utterances, of files of features; these count in no other table but formats.
         clipped: Utterances with at least `CLIPPED` samples at full scale.
         silent: Utterances of digital silence.
         quiet: Utterances of low energy, the silent ones included.
@@ -66,6 +69,7 @@ class Health:
     rates: Mapping[int, int]
     channels: Mapping[int, int]
     formats: Mapping[str, int]
+    widths: Mapping[int, int]
     clipped: int
     silent: int
     quiet: int
@@ -91,20 +95,24 @@ class Health:
         def of(part: int) -> str:
             return f"{part} ({part / count:.1%})" if count else "0"
 
+        of_sound = [
+            ("sample rates", _counts(self.rates)),
+            ("channels", _counts(self.channels)),
+            ("resampled to 16 kHz", of(self.resampled)),
+            ("level, dBFS", _spread(self.levels, "{:.1f}")),
+            (f"clipped (≥ {CLIPPED} samples at full scale)", of(self.clipped)),
+            ("digital silence", of(self.silent)),
+            (f"low energy (below {QUIET:g} dBFS)", of(self.quiet)),
+        ]
         return [
             ("corpus", self.corpus.name),
             ("utterances", str(count)),
             ("hours", f"{self.hours:.3f}"),
             ("speakers", str(len(self.corpus.speakers) or "unknown")),
-            ("sample rates", _counts(self.rates)),
-            ("channels", _counts(self.channels)),
             ("formats", _counts(self.formats)),
-            ("resampled to 16 kHz", of(self.resampled)),
             ("duration, s", _spread(self.durations, "{:.2f}")),
-            ("level, dBFS", _spread(self.levels, "{:.1f}")),
-            (f"clipped (≥ {CLIPPED} samples at full scale)", of(self.clipped)),
-            ("digital silence", of(self.silent)),
-            (f"low energy (below {QUIET:g} dBFS)", of(self.quiet)),
+            *([("values a frame", _counts(self.widths))] if self.widths else []),
+            *(of_sound if self.rates or not self.widths else []),
             ("same audio under several ids", str(sum(len(ids) for ids in self.duplicates))),
             ("refused", f"{len(self.corpus.refused)}" + (f": {_counts(refused)}" if refused else "")),
         ]
@@ -119,6 +127,7 @@ class Health:
             "rates": {str(rate): count for rate, count in self.rates.items()},
             "channels": {str(channels): count for channels, count in self.channels.items()},
             "formats": dict(self.formats),
+            "widths": {str(width): count for width, count in self.widths.items()},
             "resampled": self.resampled,
             "durations": {f"p{percentile}": value for percentile, value in self.durations.items()},
             "levels": {f"p{percentile}": value for percentile, value in self.levels.items()},
@@ -167,6 +176,38 @@ def inspect(
     return scan(open_corpus(path), minimum_seconds, workers, cache)
 
 
+def check_reads(paths: Iterable[str], reads: int | None) -> None:
+    """Refuse files that a model would read without a word, and understand nothing of.
+
+    Args:
+        paths: Sound and features, told apart by their names; a file whose header is wrong passes, reading it will tell.
+        reads: Values a frame of the features that the model's frontend reads; None where it reads sound.
+
+    Raises:
+        DataError: There is one.
+    """
+    paths = list(paths)
+    widths = {path: _width(path, reads) for path in paths}
+    strange = [path for path in paths if widths[path] != reads]
+    if strange:
+        mend = "give audio, or set the frontend to precomputed" if reads is None else "give those, or set its dim"
+        raise DataError(
+            f"{shown(strange[0])}: {_called(widths[strange[0]])} (so are {len(strange)} of {len(paths)} files), "
+            f"expected {_called(reads)}, which is what the model's frontend reads; {mend}"
+        )
+
+
+def _width(path: str, unknown: int | None) -> int | None:
+    try:
+        return header(path).dim if holds_features(path) else None
+    except AudioError:
+        return unknown
+
+
+def _called(width: int | None) -> str:
+    return "sound" if width is None else f"features of {width} values a frame"
+
+
 class _Cache:
     """Measures by (path, size, time of change, stretch), appended to a JSONL file."""
 
@@ -209,7 +250,7 @@ def _measured(
 
 def _key(utterance: Utterance) -> str:
     try:
-        status = Path(utterance.path).stat()
+        status = Path(located(utterance.path)[0]).stat()
     except (OSError, ValueError):
         return ""  # decoding it will name the fault
     return json.dumps(
@@ -224,7 +265,7 @@ def _measure(utterance: Utterance) -> Measure | AudioError:
         return error
     wave = samples.numpy()
     peak = float(max(wave.max(), -wave.min()))
-    power = float(np.dot(wave, wave)) / len(wave)
+    power = float(np.dot(wave, wave)) / len(wave) if header.dim is None else 0.0
     return Measure(
         seconds=len(wave) / SAMPLE_RATE,
         rate=header.rate,
@@ -234,6 +275,7 @@ def _measure(utterance: Utterance) -> Measure | AudioError:
         level=max(FLOOR, 10 * math.log10(power)) if power > 0 else FLOOR,
         clipped=int(np.count_nonzero(np.abs(wave) >= FULL_SCALE)) if peak >= FULL_SCALE else 0,
         digest=hashlib.sha256(wave.data).hexdigest()[:32],
+        dim=header.dim,
     )
 
 
@@ -242,16 +284,18 @@ def _health(corpus: Corpus, measures: list[Measure]) -> Health:
     for utterance, measure in zip(corpus.utterances, measures, strict=True):
         if measure.peak > SILENT:
             same[measure.digest].append(utterance.id)
+    sounds = [measure for measure in measures if measure.dim is None]
     return Health(
         corpus=corpus,
-        rates=_counted(measure.rate for measure in measures),
-        channels=_counted(measure.channels for measure in measures),
+        rates=_counted(measure.rate for measure in sounds),
+        channels=_counted(measure.channels for measure in sounds),
         formats=_counted(measure.format for measure in measures),
-        clipped=sum(measure.clipped >= CLIPPED for measure in measures),
-        silent=sum(measure.peak <= SILENT for measure in measures),
-        quiet=sum(measure.level < QUIET for measure in measures),
+        widths=_counted(measure.dim for measure in measures if measure.dim is not None),
+        clipped=sum(measure.clipped >= CLIPPED for measure in sounds),
+        silent=sum(measure.peak <= SILENT for measure in sounds),
+        quiet=sum(measure.level < QUIET for measure in sounds),
         duplicates=tuple(tuple(ids) for ids in same.values() if len(ids) > 1),
-        levels=_percentiles([measure.level for measure in measures]),
+        levels=_percentiles([measure.level for measure in sounds]),
         durations=_percentiles([measure.seconds for measure in measures]),
     )
 

@@ -61,14 +61,16 @@ def stacking(frontend: FrontendConfig) -> int:
 
 
 def check_same_steps(source: FrontendConfig, target: FrontendConfig) -> None:
-    """Refuse a target that is computed at other times than the input.
+    """Refuse a target that is computed at other times than the input, or from other files.
 
     Raises:
         ValueError: It is; a config's validator turns this into a ConfigError.
     """
-    mine, theirs = build_frontend(source).grid, build_frontend(target).grid
-    if mine != theirs:
-        raise ValueError(f"target has its steps on {theirs}, expected the encoder's {mine}")
+    mine, theirs = build_frontend(source), build_frontend(target)
+    if mine.grid != theirs.grid:
+        raise ValueError(f"target has its steps on {theirs.grid}, expected the encoder's {mine.grid}")
+    if mine.reads != theirs.reads:
+        raise ValueError("one of target and input reads features and the other sound, expected both to read the same")
 
 
 @torch.no_grad()

@@ -6,21 +6,37 @@ from typing import Annotated
 from pydantic import Field
 
 from mockingjay.objectives.apc import APC
+from mockingjay.objectives.audio2vec import Audio2Vec
 from mockingjay.objectives.audio_albert import AudioALBERT
+from mockingjay.objectives.autoencoder import Autoencoder
+from mockingjay.objectives.bidirectional_cpc import BidirectionalCPC
+from mockingjay.objectives.cpc import CPC
 from mockingjay.objectives.decoar import DeCoAR
 from mockingjay.objectives.masked_reconstruction import MaskedReconstruction
 from mockingjay.objectives.mockingjay import Mockingjay
+from mockingjay.objectives.modified_cpc import ModifiedCPC
 from mockingjay.objectives.mpc import MPC
 from mockingjay.objectives.multi_target_apc import MultiTargetAPC
 from mockingjay.objectives.objective import Objective
+from mockingjay.objectives.phase import Phase
 from mockingjay.objectives.slu_bert import SLUBERT
 from mockingjay.objectives.speech_xlnet import SpeechXLNet
+from mockingjay.objectives.temporal_gap import TemporalGap
 from mockingjay.objectives.tera import TERA
+from mockingjay.objectives.wav2vec import Wav2Vec
 
 OBJECTIVES: Mapping[str, type[Objective]] = {
+    "cpc": CPC,
+    "wav2vec": Wav2Vec,
+    "modified-cpc": ModifiedCPC,
+    "bidirectional-cpc": BidirectionalCPC,
     "apc": APC,
     "multi-target-apc": MultiTargetAPC,
     "decoar": DeCoAR,
+    "autoencoder": Autoencoder,
+    "audio2vec": Audio2Vec,
+    "temporal-gap": TemporalGap,
+    "phase": Phase,
     "slu-bert": SLUBERT,
     "speech-xlnet": SpeechXLNet,
     "masked-reconstruction": MaskedReconstruction,
@@ -31,9 +47,17 @@ OBJECTIVES: Mapping[str, type[Objective]] = {
 }
 
 ObjectiveConfig = Annotated[
-    APC.Config
+    CPC.Config
+    | Wav2Vec.Config
+    | ModifiedCPC.Config
+    | BidirectionalCPC.Config
+    | APC.Config
     | MultiTargetAPC.Config
     | DeCoAR.Config
+    | Autoencoder.Config
+    | Audio2Vec.Config
+    | TemporalGap.Config
+    | Phase.Config
     | SLUBERT.Config
     | SpeechXLNet.Config
     | Mockingjay.Config

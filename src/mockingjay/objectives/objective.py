@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
 from mockingjay.core.learner import Learner
-from mockingjay.core.types import Batch
+from mockingjay.core.types import Batch, Waves
 from mockingjay.encoders.encoder import Encoder
 
 
@@ -30,10 +30,16 @@ class Objective(Learner, ABC):
     """A pre-training method; only `encoder` is kept afterwards.
 
     In evaluation the parts of its loss hold what trivial predictors would score on the same cells.
+
+    Attributes:
+        encoder: What is kept.
+        draws_from: What an utterance's loss depends on besides the weights: itself alone, or its batch-mates too, and
+            then also on the number of ranks and micro-batches among which a step's utterances are divided.
     """
 
     Config: ClassVar[type[config.Config]]
     encoder: Encoder
+    draws_from: Literal["utterance", "batch"] = "utterance"
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """See the corpus before step 0, into buffers; `batches` may be iterated more than once."""
@@ -42,3 +48,6 @@ class Objective(Learner, ABC):
     @abstractmethod
     def picture(self, batch: Batch, draw: Draw) -> Picture | None:
         """Show the batch's first utterance hidden and rebuilt; None where a method rebuilds no spectrogram."""
+
+    def reconstruct(self, batch: Batch, draw: Draw) -> Waves | None:
+        """Make the batch's utterances sound again; None where a method makes no sound."""

@@ -8,9 +8,9 @@ The network reads phone posteriors instead of spectra: each frame is the expecte
 frames that are not silence are replaced by one learned vector, and from the rest the network must say their posteriors,
 scored by cross-entropy with the posterior itself as the target. The recogniser behind the posteriors is frozen.
 
-Differs from the paper: no phone recogniser but soft k-means over log-mel frames, which needs no labels; sizes, the form
-of the relative positions and the output layer are ours, for its text was not at hand; fine-tuning adds no pre-training
-loss to the task's.
+Differs from the paper: by default no phone recogniser but soft k-means over log-mel frames, which needs no labels; with
+the frontend `recogniser`, a phone probe of ours, frozen. Sizes, the form of the relative positions and the output layer
+are ours, for its text was not at hand; fine-tuning adds no pre-training loss to the task's.
 """
 
 from typing import Literal
@@ -26,7 +26,7 @@ from mockingjay.core.types import Batch, Frames, Loss
 from mockingjay.encoders.contexts.relative import RelativeTransformer
 from mockingjay.encoders.contexts.transformer import initialise
 from mockingjay.encoders.encoder import Encoder
-from mockingjay.encoders.frontends import Posteriors
+from mockingjay.encoders.frontends import Posteriors, Recogniser
 from mockingjay.moves.guess import PREDICTORS
 from mockingjay.objectives.objective import Objective, Picture
 
@@ -44,17 +44,16 @@ class SLUBERT(Objective):
             frontend=Posteriors.Config(),
             context=RelativeTransformer.Config(layers=6, dim=512, feedforward=2048, heads=8),
         )
-        """What is kept after training: posteriors, then a relative transformer."""
+        """What is kept after training: posteriors or a recogniser's, then a relative transformer."""
         share: float = Field(default=0.15, gt=0, lt=1)
         """Share of the frames that are not silence to hide (paper: less overfits, 0.2 is too hard)."""
 
         @model_validator(mode="after")
         def _reads_posteriors(self) -> "SLUBERT.Config":
             kinds = (self.encoder.frontend.kind, self.encoder.context.kind)
-            if kinds != ("posteriors", "relative-transformer"):
-                raise ValueError(
-                    f"encoder is made of {' and '.join(kinds)}, expected posteriors and relative-transformer"
-                )
+            if kinds[0] not in ("posteriors", "recogniser") or kinds[1] != "relative-transformer":
+                expected = "posteriors or recogniser, and relative-transformer"
+                raise ValueError(f"encoder is made of {' and '.join(kinds)}, expected {expected}")
             return self
 
     def __init__(self, config: Config) -> None:
@@ -92,7 +91,7 @@ class SLUBERT(Objective):
         ids = tuple(utterance.id for utterance in batch.utterances)
         device, time = frames.values.device, frames.values.shape[1]
         frontend = self.encoder.frontend
-        assert isinstance(frontend, Posteriors), "the config checks this"
+        assert isinstance(frontend, Posteriors | Recogniser), "the config checks this"
         sounding = frames.valid & ~frontend.silent[frames.values.argmax(-1)]
         total = sounding.sum(1)
         # Rounded at random, so that the expected share is the same at every length.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from mockingjay.data.corpora.csv import read_csv
+from mockingjay.data.corpora.features import read_features
 from mockingjay.data.corpora.folder import read_folder
 from mockingjay.data.corpora.librispeech import read_librispeech
 from mockingjay.data.corpora.manifests import read_listed, read_several
@@ -19,6 +20,7 @@ Reader: TypeAlias = Callable[[Tree], Corpus | None]  # None: another layout
 CORPORA: Mapping[str, Reader] = {
     "manifest": read_listed,
     "csv": read_csv,
+    "features": read_features,
     "manifests": read_several,
     "librispeech": read_librispeech,
     "timit": read_timit,

@@ -4,14 +4,14 @@ An utterance's id is its path below the folder without the suffix. The first lev
 there are at least two that hold audio; where all of them are called train, dev, valid, test or eval (and more), they
 name the split and the second level names the speakers. A .TextGrid, .phn or .lab file beside an audio file, or a .ctm
 file in the folder, gives its phone times; a .txt file (or a .lab without times) its words. A single audio file is a
-corpus of one.
+corpus of one. A folder without any audio is searched for features made elsewhere, as .npy files.
 """
 
 import os
 import re
 from collections import Counter
 
-from mockingjay.audio import shown
+from mockingjay.audio import holds_features, shown
 from mockingjay.core.errors import DataError
 from mockingjay.data.corpora.listing import Entry, listed
 from mockingjay.data.corpora.tree import AUDIO, Tree, stem, suffix
@@ -28,7 +28,7 @@ def read_folder(tree: Tree) -> Corpus:
     """
     if tree.is_file:
         folder, file = os.path.split(tree.root)
-        if suffix(file) not in AUDIO:
+        if suffix(file) not in AUDIO and not holds_features(file):
             what = f"a file that ends in {suffix(file) or 'nothing'}"
             mend = "name a folder of audio, an audio file, a manifest (.jsonl) or a list (.csv, .tsv)"
             raise DataError(f"{shown(tree.root)}: {what}, expected a corpus; {mend}")

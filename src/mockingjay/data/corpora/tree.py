@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from mockingjay.audio import AudioError, Header, header, shown
+from mockingjay.audio import AudioError, Header, header, holds_features, shown
 from mockingjay.core.errors import DataError
 
 # Suffixes of audio, those that are not decoded included: such a file is refused by name rather than passed over.
@@ -63,13 +63,14 @@ class Tree:
 
     @cached_property
     def audio(self) -> tuple[str, ...]:
-        """The files whose suffix is one of audio."""
-        return tuple(file for file in self.files if suffix(file) in AUDIO)
+        """The files whose suffix is one of audio; where there are none, those of features."""
+        found = tuple(file for file in self.files if suffix(file) in AUDIO)
+        return found or tuple(file for file in self.files if holds_features(file))
 
     @cached_property
     def beside(self) -> dict[str, str]:
-        """The other files, by their path in lower case."""
-        return {file.lower(): file for file in self.files if suffix(file) not in AUDIO}
+        """The other files, by their path in lower case; reading a pipe or a device might never end."""
+        return {file.lower(): file for file in self.files if suffix(file) not in AUDIO and self.holds(file)}
 
 
 def suffix(file: str) -> str:

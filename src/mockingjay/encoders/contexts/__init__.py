@@ -6,11 +6,15 @@ from typing import Annotated
 from pydantic import Field
 
 from mockingjay.encoders.contexts.bidirectional import Bidirectional
+from mockingjay.encoders.contexts.causal_convolution import CausalConvolution
 from mockingjay.encoders.contexts.context import Context
+from mockingjay.encoders.contexts.convolution_pair import ConvolutionPair
 from mockingjay.encoders.contexts.one_way_pair import OneWayPair
 from mockingjay.encoders.contexts.recurrent import Recurrent
 from mockingjay.encoders.contexts.relative import RelativeTransformer
 from mockingjay.encoders.contexts.shared import SharedTransformer
+from mockingjay.encoders.contexts.slices import Slices
+from mockingjay.encoders.contexts.squeezed import Squeezed
 from mockingjay.encoders.contexts.subsampled import SubsampledTransformer
 from mockingjay.encoders.contexts.transformer import Transformer
 
@@ -21,7 +25,11 @@ CONTEXTS: Mapping[str, type[Context]] = {
     "bidirectional": Bidirectional,
     "relative-transformer": RelativeTransformer,
     "recurrent": Recurrent,
+    "causal-convolution": CausalConvolution,
+    "convolution-pair": ConvolutionPair,
     "one-way-pair": OneWayPair,
+    "slices": Slices,
+    "squeezed": Squeezed,
 }
 
 ContextConfig = Annotated[
@@ -31,7 +39,11 @@ ContextConfig = Annotated[
     | Bidirectional.Config
     | RelativeTransformer.Config
     | Recurrent.Config
-    | OneWayPair.Config,
+    | CausalConvolution.Config
+    | ConvolutionPair.Config
+    | OneWayPair.Config
+    | Slices.Config
+    | Squeezed.Config,
     Field(discriminator="kind"),
 ]
 

@@ -28,9 +28,9 @@ class OneWayPair(Context):
         kind: Literal["one-way-pair"] = "one-way-pair"
         cell: Cell = "lstm"
         """LSTM as published, or GRU."""
-        layers: int = Field(default=4, ge=1)
+        layers: int = Field(default=4, ge=1, le=256)
         """Recurrent layers of each stack."""
-        dim: int = Field(default=2048, ge=2, multiple_of=2)
+        dim: int = Field(default=2048, ge=2, multiple_of=2, le=65_536)
         """Width of every layer, half of it forward and half backward."""
 
     def __init__(self, config: Config, inputs: int) -> None:

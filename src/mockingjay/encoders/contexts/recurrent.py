@@ -6,9 +6,10 @@ it is: what reads forward has answered every valid step before it meets the padd
 is needed.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from mockingjay.core.config import Config as Table
 from mockingjay.core.types import Frames, Hidden
 from mockingjay.encoders.contexts.context import Context
+from mockingjay.encoders.dropout import dropout
 
 Cell = Literal["gru", "lstm"]
 CELLS: dict[Cell, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
@@ -41,17 +43,34 @@ class Stack(nn.Module):
         widths = [inputs, *[dim] * (layers - 1)]
         # A layer each, because one module of many layers would return the top one alone.
         self.cells = nn.ModuleList(CELLS[cell](width, dim, batch_first=True) for width in widths)
+        # The states the last call ended in, kept by `carrying` for as long as it is open.
+        self.states: list[Any] | None = None
 
     def forward(self, values: Float[Tensor, "batch time inputs"]) -> tuple[Float[Tensor, "batch time dim"], ...]:
         """Read from the first step to the last; the lowest layer comes first."""
-        layers = []
+        layers, states = [], self.states or [None] * len(self.cells)
         for number, cell in enumerate(self.cells, 1):
-            said = cell(values)[0]
+            said, states[number - 1] = cell(values, states[number - 1])
             if number < len(self.cells):
-                said = F.dropout(said, self.dropout, self.training)
+                said = dropout(said, self.dropout, self.training)
             values = said + values if self.residual and said.shape == values.shape else said
             layers.append(values)
+        if self.states is not None:
+            self.states = states
         return tuple(layers)
+
+
+@contextmanager
+def carrying(module: nn.Module) -> Iterator[None]:
+    """Let every stack of a module begin where its last call ended: a recording in stretches is read as one."""
+    stacks = [part for part in module.modules() if isinstance(part, Stack)]
+    for stack in stacks:
+        stack.states = []
+    try:
+        yield
+    finally:
+        for stack in stacks:
+            stack.states = None
 
 
 class Recurrent(Context):
@@ -66,9 +85,9 @@ class Recurrent(Context):
         kind: Literal["recurrent"] = "recurrent"
         cell: Cell = "gru"
         """GRU as in the released code, or LSTM."""
-        layers: int = Field(default=3, ge=1)
+        layers: int = Field(default=3, ge=1, le=256)
         """Recurrent layers."""
-        dim: int = Field(default=512, ge=1)
+        dim: int = Field(default=512, ge=1, le=65_536)
         """Width of every layer."""
         dropout: float = Field(default=0.0, ge=0, lt=1)
         """Dropout after every layer but the top one."""

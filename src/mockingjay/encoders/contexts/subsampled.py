@@ -9,7 +9,6 @@ have BERT's epsilon, 1e-12 for 1e-8.
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from pydantic import Field
@@ -20,6 +19,8 @@ from mockingjay.core.types import Frames, Hidden, valid_steps
 from mockingjay.encoders.attention import Block
 from mockingjay.encoders.contexts.context import Context
 from mockingjay.encoders.contexts.transformer import Transformer, climb, initialise, positions
+from mockingjay.encoders.dropout import dropout
+from mockingjay.encoders.norms import MaskedBatchNorm
 
 STRIDE = 4  # frames per step, and channels per column: two convolutions of stride 2
 
@@ -34,15 +35,15 @@ class SubsampledTransformer(Context):
         """Defaults are MPC's (code)."""
 
         kind: Literal["subsampled-transformer"] = "subsampled-transformer"  # pyright: ignore[reportIncompatibleVariableOverride]
-        filters: int = Field(default=512, ge=1)
+        filters: int = Field(default=512, ge=1, le=65_536)
         """Channels of both convolutions."""
-        layers: int = Field(default=12, ge=1)
+        layers: int = Field(default=12, ge=1, le=256)
         """Transformer layers."""
-        dim: int = Field(default=512, ge=2)
+        dim: int = Field(default=512, ge=2, le=65_536)
         """Width of every layer."""
-        feedforward: int = Field(default=1280, ge=1)
+        feedforward: int = Field(default=1280, ge=1, le=262_144)
         """Width between the two feed-forward matrices; 2048 for LibriSpeech (code)."""
-        heads: int = Field(default=8, ge=1)
+        heads: int = Field(default=8, ge=1, le=1024)
         """Attention heads; must divide dim."""
 
     def __init__(self, config: Config, inputs: int) -> None:
@@ -72,7 +73,7 @@ class SubsampledTransformer(Context):
         images = self.first(values[:, None], valid_steps(lengths * 2, steps * 2))
         images = self.second(images, valid_steps(lengths, steps))
         projected = F.relu6(self.project(images.transpose(1, 2).flatten(2)))
-        embedded = F.dropout(projected + positions(steps, self.dim, projected), self.dropout, self.training)
+        embedded = dropout(projected + positions(steps, self.dim, projected), self.dropout, self.training)
         return climb(self.blocks, Frames(embedded, lengths))
 
 
@@ -89,36 +90,3 @@ class _Halving(nn.Module):
     ) -> Float[Tensor, "batch filters half columns"]:
         mask = valid[:, None, :, None]
         return F.relu6(self.norm(self.convolve(F.pad(images, (0, 1, 0, 1))), mask)).masked_fill(~mask, 0.0)
-
-
-class MaskedBatchNorm(nn.Module):
-    """Batch normalisation of images whose padding counts for nothing (Ioffe and Szegedy 2015, arXiv 1502.03167).
-
-    On several ranks each has its own statistics.
-    """
-
-    mean: Float[Tensor, " filters"]
-    variance: Float[Tensor, " filters"]
-
-    def __init__(self, filters: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.momentum, self.eps = momentum, eps
-        self.weight = nn.Parameter(torch.ones(filters))
-        self.bias = nn.Parameter(torch.zeros(filters))
-        self.register_buffer("mean", torch.zeros(filters))
-        self.register_buffer("variance", torch.ones(filters))
-
-    def forward(
-        self, images: Float[Tensor, "batch filters time columns"], valid: Bool[Tensor, "batch 1 time 1"]
-    ) -> Float[Tensor, "batch filters time columns"]:
-        """Normalise by the valid part's statistics in training, which are followed, and by the followed ones else."""
-        mean, variance = self.mean, self.variance
-        if self.training:
-            share = valid.float() / (valid.sum() * images.shape[3]).clamp(min=1)
-            mean = (images * share).sum((0, 2, 3))
-            variance = ((images - mean[:, None, None]).square() * share).sum((0, 2, 3))
-            with torch.no_grad():
-                self.mean.lerp_(mean.float(), self.momentum)
-                self.variance.lerp_(variance.float(), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return images * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]

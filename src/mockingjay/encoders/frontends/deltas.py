@@ -18,7 +18,7 @@ def _odd(width: int) -> int:
     return width
 
 
-DeltaWidth = Annotated[int, Field(ge=3), AfterValidator(_odd)]  # frames
+DeltaWidth = Annotated[int, Field(ge=3, le=999), AfterValidator(_odd)]  # frames
 
 
 def polynomial_deltas(frames: Frames, orders: int, width: int) -> Frames:

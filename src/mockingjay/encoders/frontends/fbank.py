@@ -28,7 +28,7 @@ class Fbank(Frontend):
         """Defaults are Kaldi's, with the 80 bands of s3prl and APC (code)."""
 
         kind: Literal["fbank"] = "fbank"
-        mels: int = Field(default=80, ge=1)
+        mels: int = Field(default=80, ge=1, le=1024)
         """Mel bands."""
         window: Window = 400
         """Samples per frame; even."""

@@ -29,9 +29,9 @@ def _not_below_window(fft: int, info: Any) -> int:
     return fft
 
 
-Window = Annotated[int, Field(ge=2, multiple_of=2)]  # samples
-Hop = Annotated[int, Field(ge=1)]  # samples
-Transform = Annotated[int, Field(ge=2), AfterValidator(_not_below_window)]  # samples; declared after the window
+Window = Annotated[int, Field(ge=2, le=16_384, multiple_of=2)]  # samples
+Hop = Annotated[int, Field(ge=1, le=16_384)]  # samples
+Transform = Annotated[int, Field(ge=2, le=16_384), AfterValidator(_not_below_window)]  # samples; after window
 
 
 def refuse_short(waves: Waves, receptive: int) -> None:

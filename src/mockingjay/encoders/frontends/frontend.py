@@ -18,12 +18,14 @@ class Frontend(nn.Module, ABC):
         grid: Where the frames lie; `grid.hop` is in samples.
         receptive: Samples an utterance must have to give at least one frame.
         leaks: What a frame may depend on besides its own utterance's samples up to now and the window's reach.
+        reads: Values a frame of the files of features it reads; None where it reads sound.
     """
 
     dim: int
     grid: Grid
     receptive: int
     leaks: Literal["nothing", "padding", "future"] = "nothing"
+    reads: int | None = None
 
     @abstractmethod
     def forward(self, waves: Waves) -> Frames:

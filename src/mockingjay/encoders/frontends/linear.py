@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mockingjay.core.config import Config as Table
 from mockingjay.core.types import Frames, Waves
-from mockingjay.encoders.frontends.conditioning import preemphasise, to_level
+from mockingjay.encoders.frontends.conditioning import Level, preemphasise
 from mockingjay.encoders.frontends.framing import Framing, Hop, Transform, Window
 from mockingjay.encoders.frontends.frontend import Frontend
 from mockingjay.encoders.frontends.normalise import Normalisation, Normalise
@@ -57,6 +57,7 @@ class Linear(Frontend):
         self.dim = config.fft // 2 + 1
         self.grid, self.receptive = self.framing.grid, self.framing.receptive
         self.register_buffer("hann", torch.hann_window(config.window), persistent=False)
+        self.level = Level(config.level)
         self.normalise = Normalise(config.normalise, self.dim)
 
     def forward(self, waves: Waves) -> Frames:
@@ -75,8 +76,7 @@ class Linear(Frontend):
         self.normalise.fit(map(self._features, waves))
 
     def _features(self, waves: Waves) -> Frames:
-        if self.config.level is not None:
-            waves = to_level(waves, self.config.level)
+        waves = self.level(waves)
         if self.config.preemphasis:
             waves = preemphasise(waves, self.config.preemphasis)
         return self.framing.measure(waves, self._spectrum)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mockingjay.core.config import Config as Table
 from mockingjay.core.types import Frames, Waves
-from mockingjay.encoders.frontends.conditioning import preemphasise, to_level
+from mockingjay.encoders.frontends.conditioning import Level, preemphasise
 from mockingjay.encoders.frontends.deltas import DeltaWidth, polynomial_deltas
 from mockingjay.encoders.frontends.framing import Framing, Hop, Transform, Window
 from mockingjay.encoders.frontends.frontend import Frontend
@@ -33,7 +33,7 @@ class LogMel(Frontend):
         """Defaults are Mockingjay's 160 dimensions at 80 frames per second (code)."""
 
         kind: Literal["log-mel"] = "log-mel"
-        mels: int = Field(default=80, ge=1)
+        mels: int = Field(default=80, ge=1, le=1024)
         """Mel bands."""
         window: Window = 800
         """Samples under the Hann window; even."""
@@ -72,6 +72,7 @@ class LogMel(Frontend):
         self.grid, self.receptive = self.framing.grid, self.framing.receptive
         self.register_buffer("filters", mel_filters(config.mels, config.fft, config.scale), persistent=False)
         self.register_buffer("hann", torch.hann_window(config.window), persistent=False)
+        self.level = Level(config.level)
         self.normalise = Normalise(config.normalise, self.dim)
 
     def forward(self, waves: Waves) -> Frames:
@@ -90,8 +91,7 @@ class LogMel(Frontend):
         self.normalise.fit(map(self._features, waves))
 
     def _features(self, waves: Waves) -> Frames:
-        if self.config.level is not None:
-            waves = to_level(waves, self.config.level)
+        waves = self.level(waves)
         if self.config.preemphasis:
             waves = preemphasise(waves, self.config.preemphasis)
         frames = self.framing.measure(waves, self._log_mel)
@@ -108,3 +108,5 @@ MOCKINGJAY_160 = LogMel.Config()
 TERA_80 = LogMel.Config(
     window=400, fft=400, hop=160, floor=1e-10, scale="htk", level=-25.0, deltas=0, normalise="utterance"
 )
+# About a second in 96 frames of 64 bands; from memory of arXiv 1905.11796, the normalisation is ours
+AUDIO2VEC_64 = LogMel.Config(mels=64, window=400, fft=512, hop=160, deltas=0, normalise="global")

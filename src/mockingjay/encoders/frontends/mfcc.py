@@ -30,9 +30,9 @@ class MFCC(Frontend):
         """Defaults are the WaveNet autoencoder's 39 dimensions."""
 
         kind: Literal["mfcc"] = "mfcc"
-        coefficients: int = Field(default=13, ge=1)
+        coefficients: int = Field(default=13, ge=1, le=1024)
         """Cepstral coefficients kept, at most the bands."""
-        mels: int = Field(default=80, ge=1)
+        mels: int = Field(default=80, ge=1, le=1024)
         """Mel bands, on Slaney's scale."""
         window: Window = 400
         """Samples under the Hann window; even."""

@@ -4,7 +4,8 @@ Standard deviations are the population's and never below 1e-5 of the features' s
 dividing rounding errors by a smaller floor gives thousands.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -32,6 +33,8 @@ class Normalise(nn.Module):
             self.register_buffer("mean", torch.zeros(dim))
             self.register_buffer("std", torch.zeros(dim))
         self._fitted = False  # spares reading the buffers twice, which on an accelerator waits for it
+        # Mean and deviation of a recording that is read in stretches, set by `given` for as long as it is open.
+        self.whole: tuple[Tensor, Tensor] | None = None
 
     def forward(self, frames: Frames) -> Frames:
         """Normalise a batch; the values on padding stay zero.
@@ -41,6 +44,8 @@ class Normalise(nn.Module):
         """
         if self.by == "none":
             return frames
+        if self.whole is not None:
+            return _standardise(frames, *self.whole)
         if self.by == "utterance":
             return _by_utterance(frames)
         self._fitted = self._fitted or bool(self.std.any())
@@ -49,34 +54,56 @@ class Normalise(nn.Module):
                 "frontend.normalise: 'global' without statistics, expected a fit to the corpus or saved ones; "
                 "call fit(waves) once before the first use, or set it to 'utterance'"
             )
-        values = (frames.values - self.mean) / self.std
-        return Frames(values.masked_fill(~frames.valid[..., None], 0.0), frames.lengths)
+        return _standardise(frames, self.mean, self.std)
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Frames]) -> None:
-        """Take a corpus's statistics in one pass, in double precision; nothing to do unless normalisation is global.
+        """Take a corpus's statistics in one pass; nothing to do unless normalisation is global.
 
         Raises:
             DataError: There is no frame.
         """
-        if self.by != "global":
-            return
-        count = torch.zeros((), dtype=torch.float64, device=self.mean.device)
-        mean = torch.zeros_like(self.mean, dtype=torch.float64)
-        squares = torch.zeros_like(mean)  # summed squared deviations from the mean
-        for frames in batches:
-            values = frames.values[frames.valid].double()
-            if not len(values):
-                continue
-            own = values.mean(0)
-            total = count + len(values)
-            squares += (values - own).square().sum(0) + (own - mean).square() * count * len(values) / total
-            mean += (own - mean) * len(values) / total
-            count = total
+        if self.by == "global":
+            mean, std = statistics(batches)
+            self.mean.copy_(mean)
+            self.std.copy_(std)
+
+    @contextmanager
+    def given(self, mean: Float[Tensor, " dim"], std: Float[Tensor, " dim"]) -> Iterator[None]:
+        """Normalise by these while this is open, whatever the utterance; zeros and ones show the frames as they are."""
+        self.whole = (mean, std)
+        try:
+            yield
+        finally:
+            self.whole = None
+
+
+def statistics(batches: Iterable[Frames]) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+    """Take mean and floored standard deviation over all valid frames in one pass, in double precision.
+
+    Raises:
+        DataError: There is no frame.
+    """
+    count, mean, squares = 0, torch.zeros(()), torch.zeros(())  # squares: summed squared deviations from the mean
+    for frames in batches:
+        values = frames.values[frames.valid].double()
+        if not len(values):
+            continue
+        own = values.mean(0)
         if not count:
-            raise DataError("global normalisation: no frame in the corpus, expected at least one; check its manifest")
-        self.mean.copy_(mean)
-        self.std.copy_(torch.maximum((squares / count).sqrt(), _FLOOR * (1 + mean.abs())))
+            mean = squares = torch.zeros_like(own)
+        total = count + len(values)
+        squares = squares + (values - own).square().sum(0) + (own - mean).square() * count * len(values) / total
+        mean = mean + (own - mean) * len(values) / total
+        count = total
+    if not count:
+        raise DataError("global normalisation: no frame in the corpus, expected at least one; check its manifest")
+    return mean.float(), torch.maximum((squares / count).sqrt(), _FLOOR * (1 + mean.abs())).float()
+
+
+def _standardise(frames: Frames, mean: Float[Tensor, " dim"], std: Float[Tensor, " dim"]) -> Frames:
+    values = (frames.values - mean) / std
+    return Frames(values.masked_fill(~frames.valid[..., None], 0.0), frames.lengths)
 
 
 def _by_utterance(frames: Frames) -> Frames:

@@ -36,7 +36,7 @@ class Posteriors(Frontend):
         """All ours; as many units as a phone recogniser of English has outputs."""
 
         kind: Literal["posteriors"] = "posteriors"
-        units: int = Field(default=42, ge=2)
+        units: int = Field(default=42, ge=2, le=65_536)
         """Clusters."""
         temperature: float = Field(default=0.1, gt=0)
         """Squared distance, in mean squared distances to the nearest cluster, that costs a factor of e; at 0.1 the most
@@ -58,7 +58,7 @@ class Posteriors(Frontend):
         super().__init__()
         self.config = config
         self.inner = SPECTRAL[config.inner.kind](config.inner)
-        self.leaks = self.inner.leaks
+        self.leaks, self.reads = self.inner.leaks, self.inner.reads
         self.dim = config.units
         self.grid, self.receptive = self.inner.grid, self.inner.receptive
         self.register_buffer("centroids", torch.zeros(config.units, self.inner.dim))

@@ -20,8 +20,15 @@ from mockingjay.encoders.frontends.frontend import Frontend
 from mockingjay.encoders.frontends.linear import Linear
 from mockingjay.encoders.frontends.log_mel import LogMel
 from mockingjay.encoders.frontends.mfcc import MFCC
+from mockingjay.encoders.frontends.precomputed import Precomputed
 
-UNSTACKED: dict[str, type[Frontend]] = {"log-mel": LogMel, "fbank": Fbank, "linear": Linear, "mfcc": MFCC}
+UNSTACKED: dict[str, type[Frontend]] = {
+    "log-mel": LogMel,
+    "fbank": Fbank,
+    "linear": Linear,
+    "mfcc": MFCC,
+    "precomputed": Precomputed,
+}
 
 
 class Stacked(Frontend):
@@ -31,22 +38,23 @@ class Stacked(Frontend):
         """Defaults are Mockingjay LARGE's (table 1)."""
 
         kind: Literal["stacked"] = "stacked"
-        factor: int = Field(default=3, ge=1)
+        factor: int = Field(default=3, ge=1, le=1000)
         """Frames that become one."""
-        inner: Annotated[LogMel.Config | Fbank.Config | Linear.Config | MFCC.Config, Field(discriminator="kind")] = (
-            LogMel.Config()
-        )
+        inner: Annotated[
+            LogMel.Config | Fbank.Config | Linear.Config | MFCC.Config | Precomputed.Config,
+            Field(discriminator="kind"),
+        ] = LogMel.Config()
         """The frontend whose frames are stacked."""
 
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
         self.inner = UNSTACKED[config.inner.kind](config.inner)
-        self.leaks = self.inner.leaks
+        self.leaks, self.reads = self.inner.leaks, self.inner.reads
         hop, factor = self.inner.grid.hop, config.factor
         self.dim = self.inner.dim * factor
         self.grid = Grid(hop * factor, self.inner.grid.centre + (factor - 1) / 2 * hop)
-        enough = self.inner.receptive + torch.arange(hop * factor)
+        enough = self.inner.receptive + torch.arange(hop * factor, device="cpu")
         self.receptive = int(enough[self.inner.count(enough) >= factor][0])
 
     def forward(self, waves: Waves) -> Frames:
