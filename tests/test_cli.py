@@ -262,7 +262,15 @@ def test_names(talking, tmp_path):
     refuses(2, "mokingjay: no such objective, expected one of", "pretrain", "mokingjay", *out)
     refuses(2, "nowhere: no such representation, expected one of mel, ", "extract", "nowhere", *out)
     refuses(2, "random:nowhere: neither an encoder folder nor an objective", "extract", "random:nowhere", *out)
-    refuses(2, "task speaker: unknown task, expected phone or label:", "probe", "mel", *out, "--task", "speaker")
+    refuses(
+        2,
+        "task speaker: unknown task, expected phone, pitch, energy or label:",
+        "probe",
+        "mel",
+        *out,
+        "--task",
+        "speaker",
+    )
     refuses(2, "layer 9, expected 0 to 0", "probe", "mel", *out, "--task", "label:lang", "--read", "layer:9")
     refuses(2, "--layers 7: expected last, all, or indices", "extract", "mel", *out, "--layers", 7)
     refuses(2, "--shard 3/2: expected k/n", "extract", "mel", *out, "--shard", "3/2")

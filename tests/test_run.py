@@ -9,8 +9,7 @@ from command import mockingjay, refuses, works
 from speech_like import corpus
 from test_pretrain import SMALL, contents, final, steps_of
 
-from mockingjay import run as library
-from mockingjay.downstream import fit
+from mockingjay.downstream import fit, questions
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.probe import Probe
 from mockingjay.objectives.mockingjay import Mockingjay
@@ -28,7 +27,7 @@ def quick():
         for name, head in (("frame", "linear"), ("utterance", "mlp1"))
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, "PROBES", probes)
+        patch.setattr(questions, "PROBES", probes)
         yield
 
 

@@ -18,7 +18,7 @@ def test_interval_meets_the_binomial_closed_form():
     result = scores([1.0] * int(n * p) + [0.0] * (n - int(n * p)))
     low, high = result.interval(resamples=20_000)
     margin = 1.96 * math.sqrt(p * (1 - p) / n)
-    assert result.accuracy == pytest.approx(p)
+    assert result.value == pytest.approx(p)
     assert low == pytest.approx(p - margin, abs=0.004)
     assert high == pytest.approx(p + margin, abs=0.004)
 
@@ -31,7 +31,7 @@ def test_frames_of_one_utterance_are_not_independent():
 
 def test_interval_weighs_utterances_by_their_points():
     result = Scores(("long", "short"), np.array([90.0, 0.0]), np.array([100.0, 10.0]))
-    assert result.accuracy == pytest.approx(90 / 110)
+    assert result.value == pytest.approx(90 / 110)
     assert result.interval() == pytest.approx((0.0, 0.9))
 
 
@@ -57,7 +57,7 @@ def test_pairing_decides_where_separate_intervals_overlap():
 
 def test_pairing_follows_ids_not_positions():
     a = scores([1.0, 0.0, 1.0])
-    turned = Scores(a.ids[::-1], a.correct[::-1].copy(), a.total)
+    turned = Scores(a.ids[::-1], a.earned[::-1].copy(), a.total)
     assert paired_difference(a, turned).ci95 == (0.0, 0.0)
 
 

@@ -22,7 +22,7 @@ def counted(targets, outputs):
     """Targets as one dictionary of class → points per row."""
     return [
         {outputs[c]: int(n) for c, n in zip(classes, counts) if n}
-        for classes, counts in zip(targets.classes.tolist(), targets.counts.tolist())
+        for classes, counts in zip(targets.answers.tolist(), targets.counts.tolist())
     ]
 
 
@@ -43,14 +43,14 @@ def test_phones_meet_steps_by_time(hop, centre):
     grid, steps = Grid(hop, centre), max(1, int((1920 - centre) // hop))
     task = Phone(Phone.Config(), ("a", "b", "c"))
     targets = task.targets(utterance(), grid, steps)
-    assert targets.classes.shape[0] == steps
+    assert targets.answers.shape[0] == steps
     assert counted(targets, task.outputs) == naive(grid, steps)
     assert targets.counts.sum() == 11  # the same points whatever the hop
 
 
 def test_ten_milliseconds_by_hand():
     targets = Phone(Phone.Config(), ("a", "b", "c")).targets(utterance(), Grid(160, 80.0), 12)
-    assert "".join("abc"[c] if n else "." for (c,), (n,) in zip(targets.classes, targets.counts)) == SPOKEN
+    assert "".join("abc"[c] if n else "." for (c,), (n,) in zip(targets.answers, targets.counts)) == SPOKEN
 
 
 def test_thirty_milliseconds_by_hand():
@@ -91,17 +91,17 @@ def test_counts_give_the_sum_over_points():
     one, other = task.score(logits, coarse), task.score(repeated, fine)
     torch.testing.assert_close(one.sum, other.sum)
     assert one.weight == other.weight == 11
-    assert task.measure(logits, coarse).sum() == task.measure(repeated, fine).sum()
+    assert task.earned(logits, coarse).sum() == task.earned(repeated, fine).sum()
 
 
 def test_targets_join_and_pad():
     one = Targets(torch.tensor([[1]]), torch.tensor([[1.0]]))
     two = Targets(torch.tensor([[0, 2], [1, 0]]), torch.tensor([[2.0, 1.0], [3.0, 0.0]]))
     joined = Targets.join([one, two])
-    assert joined.classes.tolist() == [[1, 0], [0, 2], [1, 0]]
+    assert joined.answers.tolist() == [[1, 0], [0, 2], [1, 0]]
     padded = Targets.pad([one, two], 3)
     assert padded.counts.sum((1, 2)).tolist() == [1.0, 6.0]
-    assert padded.classes.shape == (2, 3, 2)
+    assert padded.answers.shape == (2, 3, 2)
 
 
 def test_classes_are_sorted_by_name():
@@ -117,7 +117,7 @@ def test_grouped_labels():
     for value, names in said.items():
         assert task.names(utterance(labels={"emotion": value})) == names
     task = task.learn([utterance(labels={"emotion": value}) for value in said])
-    assert task.targets(utterance(labels={"emotion": "sadness"}), Grid(160, 80.0), 12).classes.tolist() == [[0]]
+    assert task.targets(utterance(labels={"emotion": "sadness"}), Grid(160, 80.0), 12).answers.tolist() == [[0]]
     assert task.targets(utterance(labels={"emotion": "boredom"}), Grid(160, 80.0), 12).counts.tolist() == [[0.0]]
 
 
@@ -143,7 +143,9 @@ def test_names_open_tasks():
     assert open_task("phone").name == "phone"
     assert open_task("label:emotion").name == "label:emotion"
     for text in ("phon", "label", "label:", "phone:x"):
-        with pytest.raises(ConfigError, match=f"task {text}: unknown task, expected phone or label:<column>"):
+        with pytest.raises(
+            ConfigError, match=f"task {text}: unknown task, expected phone, pitch, energy or label:<column>"
+        ):
             open_task(text)
 
 

@@ -1,12 +1,15 @@
 """The only place where a name becomes a representation; downstream and studies are handed objects."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mockingjay.core.config import validate
 from mockingjay.core.errors import RepresentationError
 from mockingjay.core.representation import Representation
+from mockingjay.core.types import SAMPLE_RATE, Utterance
+from mockingjay.data.batches import Once
 from mockingjay.encoders.encoder import Encoder, random_encoder
-from mockingjay.encoders.frontends import FrontendConfig, build_frontend
+from mockingjay.encoders.frontends import FrontendConfig, Precomputed, build_frontend
 from mockingjay.encoders.frontends.fbank import Fbank
 from mockingjay.encoders.frontends.linear import Linear
 from mockingjay.encoders.frontends.log_mel import MOCKINGJAY_160, TERA_80
@@ -23,26 +26,35 @@ FEATURES: Mapping[str, FrontendConfig] = {
     "mfcc": MFCC.Config(),
 }
 
-NAMES = (*FEATURES, "random:<objective>[/<preset>]", "random:<run or encoder folder>", "<run or encoder folder>")
+NAMES = (
+    *FEATURES,
+    "precomputed:<values a frame>",
+    "random:<objective>[/<preset>]",
+    "random:<run or encoder folder>",
+    "<run or encoder folder>",
+)
 
 
-def open_representation(name: str, seed: int = 0) -> Representation:
+def open_representation(name: str, seed: int = 0, utterances: Sequence[Utterance] = ()) -> Representation:
     """Open a representation by name, in evaluation mode on the CPU.
 
     Args:
-        name: Features as they are (`mel`, `mel160`, `fbank`, `linear`, `mfcc`), a run or encoder folder, or `random:`
-            before an objective (with `/preset`) or a folder: the same encoder, untrained.
+        name: Features as they are (`mel`, `mel160`, `fbank`, `linear`, `mfcc`; `precomputed:40` reads files that hold
+            40 values a frame), a run or encoder folder, or `random:` before an objective (with `/preset`) or a folder:
+            the same encoder, untrained.
         seed: Of a random encoder's weights, where the name does not end in `@<seed>`.
+        utterances: What an untrained encoder of no run measures where its frontend keeps statistics of a corpus.
 
     Raises:
         RepresentationError: Nothing of that name is known.
         CheckpointError: The folder holds a damaged encoder.
     """
-    if name in FEATURES:
-        return Features(build_frontend(FEATURES[name])).eval()
+    features = named_frontend(name)
+    if features is not None:
+        return Features(build_frontend(features)).eval()
     scheme, _, rest = name.partition(":")
     if scheme in _SCHEMES and rest:
-        return _SCHEMES[scheme](rest, seed)
+        return _SCHEMES[scheme](rest, seed, utterances)
     folder = encoder_folder(Path(name))
     if folder is None:
         known = ", ".join(NAMES)
@@ -54,13 +66,39 @@ def open_representation(name: str, seed: int = 0) -> Representation:
 
 def lasting_name(name: str, seed: int = 0) -> str:
     """Write a name so that it opens the same from another working folder, and without a seed beside it."""
-    if name in FEATURES:
+    if named_frontend(name) is not None:
         return name
     scheme, _, rest = name.partition(":")
     if scheme in _SCHEMES and rest:
         bare, seed = _seeded(rest, seed)
         return f"{scheme}:{bare if encoder_folder(Path(bare)) is None else Path(bare).absolute()}@{seed}"
     return str(Path(name).absolute())
+
+
+def kept_name(representation: Representation, name: str, seed: int, folder: Path) -> str:
+    """Give a name by which just this representation opens again.
+
+    That is its lasting name, but for an untrained encoder that has measured a corpus: it is saved in the folder, for
+    its name does not tell which corpus that was.
+
+    Raises:
+        MachineError: The folder cannot be written.
+    """
+    scheme, _, rest = name.partition(":")
+    measured = isinstance(representation, Encoder) and representation.frontend.state_dict()
+    if scheme != "random" or not measured or encoder_folder(Path(_seeded(rest, seed)[0])) is not None:
+        return lasting_name(name, seed)
+    assert isinstance(representation, Encoder)
+    representation.save(folder / "untrained")
+    return str((folder / "untrained").absolute())
+
+
+def named_frontend(name: str) -> FrontendConfig | None:
+    """Find the frontend of a name such as `mel` or `precomputed:40`; None where the name is no frontend's."""
+    scheme, _, dim = name.partition(":")
+    if scheme == "precomputed" and dim.isdecimal():
+        return validate(Precomputed.Config, {"dim": int(dim)}, name)
+    return FEATURES.get(name)
 
 
 def encoder_folder(path: Path) -> Path | None:
@@ -77,11 +115,15 @@ def _seeded(rest: str, seed: int) -> tuple[str, int]:
     return (bare, int(digits)) if bare and digits.isdecimal() and encoder_folder(Path(rest)) is None else (rest, seed)
 
 
-def _random(rest: str, seed: int) -> Representation:
+def _random(rest: str, seed: int, utterances: Sequence[Utterance]) -> Representation:
     rest, seed = _seeded(rest, seed)
     folder = encoder_folder(Path(rest))
     if folder is not None:
-        return random_encoder(Encoder.load(folder).config, seed)
+        trained = Encoder.load(folder)
+        untrained = random_encoder(trained.config, seed)
+        if next(untrained.frontend.parameters(), None) is None:  # what it measured of a corpus is no learning
+            untrained.frontend.load_state_dict(trained.frontend.state_dict())
+        return untrained
     objective, _, preset = rest.partition("/")
     if objective not in OBJECTIVES:
         known = ", ".join(OBJECTIVES)
@@ -89,7 +131,13 @@ def _random(rest: str, seed: int) -> Representation:
             f"random:{rest}: neither an encoder folder nor an objective, expected one of {known}; "
             "check the spelling or path"
         )
-    return random_encoder(settings(objective, preset or None).objective.encoder, seed)
+    chosen = settings(objective, preset or None)
+    encoder = random_encoder(chosen.objective.encoder, seed)
+    heard = [each for each in utterances if round(each.seconds * SAMPLE_RATE) >= encoder.receptive]
+    if heard:
+        whole = chosen.batches.model_copy(update={"minimum": 0.0})
+        encoder.frontend.fit(batch.waves for batch in Once(heard, whole))
+    return encoder
 
 
-_SCHEMES: Mapping[str, Callable[[str, int], Representation]] = {"random": _random}
+_SCHEMES: Mapping[str, Callable[[str, int, Sequence[Utterance]], Representation]] = {"random": _random}

@@ -24,12 +24,12 @@ def extract(
     """Write features of every utterance; the same command again continues."""
     from mockingjay.cli.output import read_corpus, teller
     from mockingjay.downstream.extract import extract as library_extract
-    from mockingjay.open import lasting_name, open_representation
+    from mockingjay.open import kept_name, open_representation
 
     say = teller(quiet)
-    opened = open_representation(representation, seed)
     utterances = read_corpus(data, say).utterances
-    name = lasting_name(representation, seed)
+    opened = open_representation(representation, seed, utterances)
+    name = kept_name(opened, representation, seed, out)
     done = library_extract(opened, utterances, out, layers, pool, format, shard, name)
     say(
         f"{out}: {done.written} written, {done.kept} there already, {len(done.short)} too short, {done.refused} refused"

@@ -8,7 +8,7 @@ import typer
 from mockingjay.cli.options import Data, Json, Out, Quiet, Seed, Sets
 
 Name = Annotated[str, typer.Argument(help="mel, a run's folder, random:…; see `mockingjay list`.")]
-TaskName = Annotated[str, typer.Option("--task", help="phone, or label:<column> such as label:speaker.")]
+TaskName = Annotated[str, typer.Option("--task", help="phone, pitch, energy, or label:<column> such as label:speaker.")]
 Head = Annotated[str, typer.Option("--head", help="linear, mlp1, mlp2 or gru.")]
 
 
@@ -28,22 +28,28 @@ def probe(
     """Fit a probe on a representation and measure it on speech it has not seen."""
     from mockingjay.cli.output import print_rows, read_corpus, teller
     from mockingjay.core.config import assignments, overlay
+    from mockingjay.data.quarantine import Quarantine
     from mockingjay.downstream.fit import Config, fit_probe
     from mockingjay.downstream.partition import partition
     from mockingjay.downstream.storage import save_probe
     from mockingjay.downstream.tasks import open_task
-    from mockingjay.open import lasting_name, open_representation
+    from mockingjay.open import kept_name, open_representation
     from mockingjay.report.tables import write_results
 
     config = overlay(Config(), {"seed": seed, "probe": {"read": read, "tune": tune, "head": head}})
     config = overlay(config, assignments(changes or ()))
     question = open_task(task)
-    opened = open_representation(representation, seed)
-    corpus = read_corpus(data, teller(quiet or json))
+    say = teller(quiet or json)
+    corpus = read_corpus(data, say)
     parts = partition(corpus.utterances, question, seed)
+    opened = open_representation(representation, seed, parts.train)
     parts.write(out / "splits.json")
-    result = fit_probe(opened, question, parts.train, parts.dev, parts.test, config, representation, corpus.name)
-    save_probe(result.probe, out, lasting_name(representation, seed), result.row)
+    quarantine = Quarantine(out / "quarantine.jsonl", anew=True)
+    sets = (parts.train, parts.dev, parts.test)
+    result = fit_probe(opened, question, *sets, config, representation, corpus.name, quarantine)
+    for text in quarantine.texts:
+        say(text)
+    save_probe(result.probe, out, kept_name(opened, representation, seed, out), result.row)
     write_results(out / "results.json", [result.row])
     print_rows([result.row], json, quiet)
 

@@ -2,10 +2,9 @@
 
 A file depends on its utterance alone: not on the order, on its batch-mates or on the shard. It appears whole or not at
 all, so the same command again does only what is missing. `index.jsonl` says which file holds which utterance and where
-its steps lie in time.
+its steps lie in time. A long recording is read, represented and written in stretches.
 """
 
-import importlib
 import io
 import json
 import re
@@ -13,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -22,16 +20,19 @@ import safetensors.numpy
 import torch
 from jaxtyping import Float
 
+from mockingjay import audio
 from mockingjay.core.draw import address
-from mockingjay.core.errors import ConfigError, DataError, MachineError
+from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.files import write_atomically
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Hidden, Utterance
-from mockingjay.data.quarantine import Quarantine
-from mockingjay.downstream.features import represent
+from mockingjay.data.quarantine import Quarantine, Refusal
+from mockingjay.data.scan import check_reads
+from mockingjay.downstream.features import device_of, represent
 from mockingjay.downstream.heads import masked_mean
+from mockingjay.downstream.recordings import is_long, represent_long
+from mockingjay.downstream.rows import Format, pyarrow, write_table, writing_rows
 
-Format = Literal["npy", "safetensors", "parquet"]
 Pool = Literal["none", "mean"]
 
 
@@ -69,11 +70,12 @@ def extract(
 
     Raises:
         ConfigError: A setting is wrong, or the folder holds features of other settings.
-        DataError: Two utterances share an id, or a file is bad.
+        DataError: Two utterances share an id, a file is bad, or sound where features are read or the reverse.
         MachineError: The folder cannot be written, or pyarrow is missing for parquet.
     """
     chosen = _layers(layers, representation.depth)
     part = _shard(utterances, shard)
+    check_reads((each.path for each in part), representation.reads)
     settings = {"representation": name, "layers": chosen, "pool": pool, "format": format, "dim": representation.dim}
     _agree(out, settings)
     short = tuple(each.id for each in part if round(each.seconds * SAMPLE_RATE) < representation.receptive)
@@ -82,11 +84,8 @@ def extract(
     shapes = {each.id: _shape(out / file_of(each.id, format), format) for each in whole}
     missing = [each for each in whole if shapes[each.id] is None]
     quarantine = Quarantine(out / f"quarantine{_part(shard)}.jsonl", anew=True)
-    for indices, hidden in represent(representation, missing, quarantine):
-        for index, array in zip(indices, _arrays(hidden, chosen, pool)):
-            id = missing[index].id
-            write_atomically(out / file_of(id, format), _encode(array, format, representation))
-            shapes[id] = array.shape
+    for id, shape in _write(representation, missing, out, chosen, pool, format, quarantine):
+        shapes[id] = shape
         quarantine.check(len(part))
     quarantine.check(len(part))
     done = {id: shape for id, shape in shapes.items() if shape is not None}
@@ -105,6 +104,51 @@ def file_of(id: str, format: Format = "npy") -> Path:
     digest = f"{address('features', id):016x}"
     safe = re.sub(r"[^A-Za-z0-9_-]+", "-", id)[:60].strip("-")
     return Path(digest[:2]) / f"{safe}-{digest}.{format}"
+
+
+def _write(
+    representation: Representation,
+    utterances: Sequence[Utterance],
+    out: Path,
+    layers: Sequence[int],
+    pool: Pool,
+    format: Format,
+    quarantine: Quarantine,
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Write the files of utterances, and yield the id of each with what shape it has."""
+    at_once = [each for each in utterances if not is_long(each)]
+    for indices, hidden in represent(representation, at_once, quarantine):
+        for index, array in zip(indices, _arrays(hidden, layers, pool)):
+            id = at_once[index].id
+            write_atomically(out / file_of(id, format), _encode(array, format, representation))
+            yield id, array.shape
+    for utterance in filter(is_long, utterances):
+        path = out / file_of(utterance.id, format)
+        try:
+            yield utterance.id, _write_long(representation, utterance, path, layers, pool, format)
+        except audio.AudioError as error:
+            quarantine.add(Refusal.of(error, utterance.id))
+
+
+def _write_long(
+    representation: Representation, utterance: Utterance, path: Path, layers: Sequence[int], pool: Pool, format: Format
+) -> tuple[int, ...]:
+    """Write a long recording's file stretch by stretch; return its shape."""
+    steps, stretches = represent_long(representation.eval(), utterance, device_of(representation))
+    stacks = (torch.stack([each.layers[layer][0].float() for layer in layers]).cpu() for each in stretches)
+    if pool == "mean":
+        total = torch.zeros(len(layers), representation.dim, dtype=torch.float64)
+        for stack in stacks:
+            total += stack.sum(1, dtype=torch.float64)
+        mean = (total / steps).float().numpy()
+        mean = mean[0] if len(layers) == 1 else mean
+        write_atomically(path, _encode(mean, format, representation))
+        return mean.shape
+    shape = (*([len(layers)] if len(layers) > 1 else []), steps, representation.dim)
+    with writing_rows(path, format, shape, representation.grid) as append:
+        for stack in stacks:
+            append(stack.numpy())
+    return shape
 
 
 def _arrays(hidden: Hidden, layers: Sequence[int], pool: Pool) -> Iterator[Float[np.ndarray, "..."]]:
@@ -169,16 +213,7 @@ def _encode(array: Float[np.ndarray, "..."], format: Format, representation: Rep
     if format == "npy":
         np.save(buffer, array, allow_pickle=False)
         return buffer.getvalue()
-    arrow, parquet = _pyarrow()
-    rows = array.reshape(-1, array.shape[-1])
-    steps = array.shape[-2] if array.ndim > 1 else 1
-    columns = {
-        "row": arrow.array(np.arange(len(rows))),
-        "seconds": arrow.array(representation.grid.times(steps).repeat(len(rows) // steps).numpy()),
-        "hidden": arrow.FixedSizeListArray.from_arrays(arrow.array(rows.ravel()), rows.shape[1]),
-    }
-    table = arrow.table(columns).replace_schema_metadata({"shape": json.dumps(array.shape)})
-    parquet.write_table(table, buffer)
+    write_table(buffer, iter([array.reshape(-1, array.shape[-1])]), array.shape, representation.grid)
     return buffer.getvalue()
 
 
@@ -190,20 +225,10 @@ def _shape(path: Path, format: Format) -> tuple[int, ...] | None:
         if format == "safetensors":
             with safetensors.safe_open(path, "numpy") as file:
                 return tuple(file.get_slice("hidden").get_shape())
-        _, parquet = _pyarrow()
+        _, parquet = pyarrow()
         return tuple(json.loads(parquet.read_schema(path).metadata[b"shape"]))
     except (OSError, ValueError, EOFError, safetensors.SafetensorError):
         return None
-
-
-def _pyarrow() -> tuple[ModuleType, ModuleType]:
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise MachineError(
-            "--format parquet: pyarrow is not installed; install mockingjay-speech[parquet], or "
-            "choose npy or safetensors"
-        ) from None
 
 
 def _write_index(

@@ -1,8 +1,8 @@
 """Hidden states computed once: a frozen encoder says the same every epoch.
 
 Utterances are represented in order of duration, a few of nearly the same length at a time: on a CPU padding costs more
-than small batches do. What a head reads of them lies in one flat tensor, rows of training sets shuffled once, so that a
-minibatch is a slice.
+than small batches do; long recordings come alone and in stretches. What a head reads of them lies in one flat tensor,
+rows of training sets shuffled once, so that a minibatch is a slice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mockingjay import audio
+from mockingjay.core.errors import DataError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Hidden, Utterance, Waves
 from mockingjay.data.quarantine import Quarantine, Refusal
 from mockingjay.downstream.probe import Probe
+from mockingjay.downstream.recordings import is_long, joined, represent_long
 from mockingjay.downstream.tasks import Targets
 
 SECONDS = {"cpu": 10.0, "cuda": 300.0}  # of audio in one forward pass; ours
@@ -69,13 +71,13 @@ class Cache:
         if not self.sequential:
             lengths = torch.tensor([end - begin], device=self.stack.device)
             return Piece(
-                self.stack[:, None, chosen], lengths, Targets(targets.classes[None], targets.counts[None]), owners[None]
+                self.stack[:, None, chosen], lengths, Targets(targets.answers[None], targets.counts[None]), owners[None]
             )
         bounds = self.offsets[begin : end + 1].tolist()
         rows = [self.stack[:, low:high].transpose(0, 1) for low, high in pairwise(bounds)]
         stack = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).permute(2, 0, 1, 3)
         lengths = self.offsets[begin + 1 : end + 1] - self.offsets[begin:end]
-        return Piece(stack, lengths, Targets(targets.classes[:, None], targets.counts[:, None]), owners[:, None])
+        return Piece(stack, lengths, Targets(targets.answers[:, None], targets.counts[:, None]), owners[:, None])
 
 
 def device_of(representation: Representation) -> torch.device:
@@ -112,6 +114,9 @@ def represent(
         read: dict[int, Tensor] = {}
         for index in indices:
             try:
+                if is_long(utterances[index]):
+                    yield [index], joined(represent_long(representation, utterances[index], device)[1])
+                    continue
                 read[index] = load(utterances[index])
             except audio.AudioError as error:
                 if quarantine is None:
@@ -123,23 +128,26 @@ def represent(
             yield list(read), hidden
 
 
-def cache(probe: Probe, utterances: Sequence[Utterance], seed: int | None = None) -> Cache:
+def cache(
+    probe: Probe, utterances: Sequence[Utterance], seed: int | None = None, quarantine: Quarantine | None = None
+) -> Cache:
     """Compute what a probe's head reads of utterances.
 
     Args:
         probe: Frozen; its task says what to guess.
         utterances: At least one.
         seed: Shuffles the rows where their order is free; without it they stay as the utterances are.
+        quarantine: Takes in the files that cannot be used, which give no rows; without it the first of them is raised.
 
     Raises:
-        DataError: A file is missing or bad.
+        DataError: A file is missing or bad, or all are.
     """
     representation, task, head = probe.representation, probe.task, probe.head
     layers: list[list[Tensor]] = [[] for _ in probe.mix.layers]
     targets: list[Targets] = []
     lengths: list[int] = []
     owners: list[Tensor] = []
-    for indices, hidden in represent(representation, utterances):
+    for indices, hidden in represent(representation, utterances, quarantine):
         stack, kept = head.thin(probe.mix.take(hidden), hidden.lengths)
         for place, (index, steps, rows) in enumerate(zip(indices, hidden.lengths.tolist(), kept.tolist())):
             wanted = task.targets(utterances[index], representation.grid, steps)
@@ -151,7 +159,12 @@ def cache(probe: Probe, utterances: Sequence[Utterance], seed: int | None = None
                 pile.append(layer.clone())
             targets.append(wanted)
             lengths.append(values.shape[1])
-            owners.append(torch.full((len(wanted.classes),), index))
+            owners.append(torch.full((len(wanted.answers),), index))
+    if not targets:
+        raise DataError(
+            f"corpus: none of {len(utterances)} utterances can be read, expected audio; look at the first: "
+            f"{utterances[0].path}"
+        )
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     order = (
         None

@@ -15,11 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from mockingjay.audio import AudioError
 from mockingjay.core import config
 from mockingjay.core.draw import address
+from mockingjay.core.errors import DataError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
 from mockingjay.data.batches import BatchPlan, Loader
+from mockingjay.data.quarantine import Quarantine, Refusal
 from mockingjay.downstream.features import cache, device_of, represent
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import Targets, Task
@@ -54,6 +57,7 @@ class LiveTraining(Training):
         config: Config,
         sets: Mapping[Literal["train", "dev", "test"], Sequence[Utterance]],
         rates: tuple[float, ...],
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.representation = representation
         self.task = task
@@ -61,6 +65,7 @@ class LiveTraining(Training):
         self.config = config
         self.sets = sets
         self._rates = rates
+        self.quarantine = quarantine
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -76,12 +81,15 @@ class LiveTraining(Training):
         probe = self._fresh(seed)
         run = Run(probe, Run.Config(steps=steps, learning_rate=rate, warmup=self.config.warmup, seed=seed), device)
         best: tuple[float, dict[str, Tensor]] | None = None
-        with closing(Loader(plan, workers=self.config.workers).steps()) as source:
+        known = [each.id for each in plan.utterances if self.quarantine and each.id in self.quarantine]
+        refuse = self._refuse if self.quarantine is not None else None
+        loader = Loader(plan, workers=self.config.workers, refuse=refuse, refused=known)
+        with closing(loader.steps()) as source:
             for tick in run.ticks(source):
                 if tick.step % plan.steps_per_epoch == 0:
-                    accuracy = self.measure(probe, "dev").accuracy
-                    if best is None or accuracy > best[0]:
-                        best = accuracy, {name: value.clone() for name, value in probe.weights().items()}
+                    value = self.measure(probe, "dev").value
+                    if best is None or value > best[0]:
+                        best = value, {name: tensor.clone() for name, tensor in probe.weights().items()}
         assert best is not None
         probe.load_state_dict(best[1], strict=False)
         return Trained(probe.eval(), best[0], rate, seed)
@@ -89,9 +97,9 @@ class LiveTraining(Training):
     @torch.no_grad()
     def measure(self, probe: Probe, name: Literal["train", "dev", "test"]) -> Counts:
         utterances = self.sets[name]
-        correct, total = np.zeros(len(utterances)), np.zeros(len(utterances))
+        earned, total = np.zeros(len(utterances)), np.zeros(len(utterances))
         probe.eval()
-        for indices, hidden in represent(probe.representation, utterances):
+        for indices, hidden in represent(probe.representation, utterances, self.quarantine):
             stack, lengths = probe.head.thin(probe.mix.take(hidden), hidden.lengths)
             logits = probe.answer(stack, lengths)
             parts = [
@@ -99,9 +107,9 @@ class LiveTraining(Training):
                 for index, steps in zip(indices, hidden.lengths.tolist())
             ]
             targets = Targets.pad(parts, logits.shape[1]).to(logits.device)
-            correct[indices] = self.task.measure(logits, targets).sum(-1).cpu().numpy()
-            total[indices] = targets.counts.sum((-2, -1)).cpu().numpy()
-        return Counts(correct, total)
+            earned[indices] = self.task.earned(logits, targets).sum(-1).cpu().numpy()
+            total[indices] = self.task.total(targets).sum(-1).cpu().numpy()
+        return Counts(earned, total)
 
     def _fresh(self, seed: int) -> Probe:
         torch.manual_seed(address("probe", seed) & (2**63 - 1))
@@ -109,5 +117,9 @@ class LiveTraining(Training):
         representation = copy.deepcopy(self.representation) if tuned else self.representation
         probe = Probe(representation, self.task, self.probe).to(device_of(representation))
         sample = sorted(self.sets["train"], key=lambda each: address("statistics", each.id))[:STATISTICS]
-        probe.mix.fit(cache(probe, sample).stack)
+        probe.mix.fit(cache(probe, sample, quarantine=self.quarantine).stack)
         return probe
+
+    def _refuse(self, utterance: Utterance, error: DataError) -> None:
+        assert isinstance(error, AudioError) and self.quarantine is not None
+        self.quarantine.add(Refusal.of(error, utterance.id))

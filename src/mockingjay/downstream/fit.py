@@ -2,7 +2,7 @@
 
 The learning rate is the hidden variable of probing figures (67 % or 81 % from the rate alone, s3prl issue 268), so
 every representation gets the same grid under the same budget of updates. Every seed trains with the best rate; the
-figure is the mean over seeds of the test accuracy where dev was best.
+figure is the mean over seeds of what test shows where dev was best.
 """
 
 from collections import Counter
@@ -12,20 +12,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from pydantic import Field
 
 from mockingjay.core import config
 from mockingjay.core.errors import DataError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
+from mockingjay.data.quarantine import Quarantine
 from mockingjay.downstream.features import bytes_needed, device_of
 from mockingjay.downstream.finetune import LiveTraining
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.partition import usable
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.scores import Scores
-from mockingjay.downstream.tasks import Task
+from mockingjay.downstream.tasks import Targets, Task
 from mockingjay.downstream.training import Counts, Trained, Training
 
 Sets = dict[Literal["train", "dev", "test"], tuple[Utterance, ...]]
@@ -76,6 +76,7 @@ def fit_probe(
     config: Config,
     name: str = "",
     data: str = "",
+    quarantine: Quarantine | None = None,
 ) -> Result:
     """Train probes on a representation and measure them.
 
@@ -88,27 +89,36 @@ def fit_probe(
         config: The same for all that is compared.
         name: Of the representation, for the row and for `save_probe`.
         data: Name of the corpus, for the row.
+        quarantine: Takes in the files that cannot be read, within its budget; without it they are counted all the same.
 
     Raises:
-        DataError: A set is empty, has one class only, or has classes that training has not seen; or a file is bad.
+        DataError: A set is empty, has one class only, or has classes that training has not seen; or too many files
+            cannot be read.
         ConfigError: The representation has no such layer, or the head cannot answer the task.
     """
     sets, dropped = _clean(representation, task, {"train": train, "dev": dev, "test": test})
     task = task if task.outputs else task.learn(sets["train"])
     sets, unseen = _seen(task, sets, config.unseen)
-    device = device_of(representation)
+    device, quarantine = device_of(representation), quarantine if quarantine is not None else Quarantine()
+    everything = [each for chosen in sets.values() for each in chosen]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        training = _training(representation, task, config, sets)
+        training = _training(representation, task, config, sets, quarantine)
+        quarantine.check(len(everything))
         trained = _choose(training, config)
     counts = [training.measure(each.probe, "test") for each in trained]
+    quarantine.check(len(everything))
+    unread = tuple(each.id for each in everything if each.id in quarantine)
+    dropped |= {"cannot be read": unread} if unread else {}
     scores = _scores(sets["test"], counts)
     best = max(trained, key=lambda each: each.dev)
     low, high = scores.interval(seed=config.seed)
+    readable = {part: [each for each in chosen if each.id not in quarantine] for part, chosen in sets.items()}
+    pooled = {part: _pooled(representation, task, readable[part]) for part in ("train", "test")}
     row = {
         "representation": name,
         "task": task.name,
-        "metric": "accuracy",
-        "value": scores.accuracy,
+        "metric": task.metric,
+        "value": scores.value,
         "ci95": [low, high],
         "n": len(scores.ids),
         "seed": config.seed,
@@ -117,12 +127,12 @@ def fit_probe(
         "tune": config.probe.tune,
         "head": config.probe.head,
         "classes": len(task.outputs),
-        "points": int(scores.total.sum()),
-        "majority": _majority(representation, task, sets),
+        "points": int(pooled["test"].counts.sum()),
+        "majority": task.constant(pooled["train"], pooled["test"]),
         "learning_rate": best.rate,
-        "values": [each.accuracy for each in counts],
+        "values": [each.value for each in counts],
         "dev": [each.dev for each in trained],
-        "utterances": {part: len(chosen) for part, chosen in sets.items()},
+        "utterances": {part: len(chosen) for part, chosen in readable.items()},
         "layers": _layers(best.probe),
         "unseen": unseen,
         "dropped": {reason: len(ids) for reason, ids in dropped.items()},
@@ -137,13 +147,16 @@ def _choose(training: Training, config: Config) -> list[Trained]:
     return [first, *(training.train(first.rate, config.seed + index) for index in range(1, config.seeds))]
 
 
-def _training(representation: Representation, task: Task, config: Config, sets: Sets) -> Training:
-    if config.probe.tune == "all":
-        return LiveTraining(representation, task, config.probe, config.live, sets, config.live.learning_rates)
+def _training(
+    representation: Representation, task: Task, config: Config, sets: Sets, quarantine: Quarantine
+) -> Training:
+    probe, live = config.probe, config.live
+    if probe.tune == "all":
+        return LiveTraining(representation, task, probe, live, sets, live.learning_rates, quarantine)
     everything = [each for chosen in sets.values() for each in chosen]
-    if bytes_needed(Probe(representation, task, config.probe), everything) > config.memory * 2**30:
-        return LiveTraining(representation, task, config.probe, config.live, sets, config.frozen.learning_rates)
-    return FrozenTraining(representation, task, config.probe, config.frozen, sets)
+    if bytes_needed(Probe(representation, task, probe), everything) > config.memory * 2**30:
+        return LiveTraining(representation, task, probe, live, sets, config.frozen.learning_rates, quarantine)
+    return FrozenTraining(representation, task, probe, config.frozen, sets, quarantine)
 
 
 def _clean(
@@ -192,27 +205,15 @@ def _seen(task: Task, sets: Sets, unseen: Literal["refuse", "drop"]) -> tuple[Se
 
 def _scores(test: Sequence[Utterance], counts: Sequence[Counts]) -> Scores:
     """Average over seeds, of the utterances in which something was scored."""
-    correct = np.mean([each.correct for each in counts], axis=0)
+    earned = np.mean([each.earned for each in counts], axis=0)
     scored = counts[0].total > 0
     ids = tuple(utterance.id for utterance, keep in zip(test, scored) if keep)
-    return Scores(ids, correct[scored], counts[0].total[scored])
+    return Scores(ids, earned[scored], counts[0].total[scored])
 
 
-def _majority(representation: Representation, task: Task, sets: Sets) -> float:
-    """Accuracy on test of always guessing the class most frequent in training."""
-    points = {part: _points(representation, task, sets[part]) for part in ("train", "test")}
-    return float(points["test"][points["train"].argmax()] / points["test"].sum())
-
-
-def _points(
-    representation: Representation, task: Task, utterances: Sequence[Utterance]
-) -> Float[np.ndarray, " classes"]:
-    """Label points of each class."""
-    sums = np.zeros(len(task.outputs))
-    for utterance in utterances:
-        wanted = task.targets(utterance, representation.grid, 1)  # one step, on which all points fall
-        np.add.at(sums, wanted.classes.numpy().ravel(), wanted.counts.numpy().ravel())
-    return sums
+def _pooled(representation: Representation, task: Task, utterances: Sequence[Utterance]) -> Targets:
+    """All label points of a set: an utterance is one step, on which all of its points fall."""
+    return Targets.join([task.targets(each, representation.grid, 1) for each in utterances])
 
 
 def _layers(probe: Probe) -> list[dict[str, int | float]]:

@@ -12,6 +12,7 @@ from mockingjay.core import config
 from mockingjay.core.draw import address
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
+from mockingjay.data.quarantine import Quarantine
 from mockingjay.downstream.features import Cache, Piece, cache, device_of
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import Task
@@ -41,7 +42,7 @@ class FrozenTraining(Training):
         evaluations: int = Field(default=10, ge=1)
         """How often dev is looked at, evenly over the updates."""
         patience: int = Field(default=4, ge=1)
-        """Looks without a better dev accuracy before a training stops."""
+        """Looks without a better dev value before a training stops."""
         weight_decay: float = Field(default=0.01, ge=0)
         """Decoupled, of the head."""
 
@@ -52,6 +53,7 @@ class FrozenTraining(Training):
         probe: Probe.Config,
         config: Config,
         sets: Mapping[Literal["train", "dev", "test"], Sequence[Utterance]],
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.config = config
         self.fresh = lambda: Probe(representation, task, probe).to(device_of(representation))
@@ -60,7 +62,9 @@ class FrozenTraining(Training):
         pattern = self.fresh()
         pooled = config.sequences if pattern.head.sequential else config.utterances
         self.size = config.rows if task.resolution == "frame" else pooled
-        self.caches = {name: cache(pattern, chosen, 0 if name == "train" else None) for name, chosen in sets.items()}
+        self.caches = {
+            name: cache(pattern, chosen, 0 if name == "train" else None, quarantine) for name, chosen in sets.items()
+        }
         stack = self.caches["train"].stack
         pattern.mix.fit(stack[:, :: max(1, stack.shape[1] // STATISTICS)])
         self.scale = pattern.mix.state_dict()
@@ -99,25 +103,26 @@ class FrozenTraining(Training):
         return self._count(probe, self.caches[name])[0]
 
     def _look(self, probe: Probe) -> tuple[tuple[float, float], dict[str, Tensor]]:
-        """Accuracy and negated loss on dev, with a copy of the weights; accuracy decides, the loss among equals."""
+        """The metric and the negated loss on dev, with a copy of the weights; the loss decides among equals."""
         counts, loss = self._count(probe, self.caches["dev"])
         probe.train()
-        return (counts.accuracy, -loss), {name: value.clone() for name, value in probe.weights().items()}
+        return (counts.value, -loss), {name: value.clone() for name, value in probe.weights().items()}
 
     @torch.no_grad()
     def _count(self, probe: Probe, cache: Cache) -> tuple[Counts, float]:
-        """Correct and scored label points of each utterance, and the mean loss."""
+        """What each utterance earned of what there was, and the mean loss."""
         probe.eval()
-        correct = torch.zeros(cache.utterances, dtype=torch.float64, device=self.device)
-        total = torch.zeros_like(correct)
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        earned = torch.zeros(cache.utterances, dtype=torch.float64, device=self.device)
+        total = torch.zeros_like(earned)
+        loss, weight = torch.zeros(2, dtype=torch.float64, device=self.device)
         for piece in cache.pieces(8 * self.size):
             logits = probe.answer(piece.stack, piece.lengths)
             owners = piece.owners.flatten()
-            correct.index_add_(0, owners, self.task.measure(logits, piece.targets).flatten().double())
-            total.index_add_(0, owners, piece.targets.counts.sum(-1).flatten().double())
-            loss += self.task.score(logits, piece.targets).sum
-        return Counts(correct.cpu().numpy(), total.cpu().numpy()), float(loss / total.sum())
+            earned.index_add_(0, owners, self.task.earned(logits, piece.targets).flatten().double())
+            total.index_add_(0, owners, self.task.total(piece.targets).flatten().double())
+            scored = self.task.score(logits, piece.targets)
+            loss, weight = loss + scored.sum, weight + scored.weight
+        return Counts(earned.cpu().numpy(), total.cpu().numpy()), float(loss / weight)
 
     def _forever(self, seed: int) -> Iterator[Piece]:
         generator = torch.Generator().manual_seed(address("order", seed) & (2**63 - 1))

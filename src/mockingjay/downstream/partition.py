@@ -97,7 +97,7 @@ def partition(utterances: Sequence[Utterance], task: Task, seed: int = 0) -> Par
 
 
 def shares(utterances: int) -> dict[str, float]:
-    """Share out a corpus: a tenth to dev, a tenth to test, or as much more as gives `ENOUGH` utterances, 40 % at most."""
+    """Share out a corpus: a tenth to dev; a tenth to test, or what gives `ENOUGH` utterances, 40 % at most."""
     test = min(max(0.1, ENOUGH / utterances), 0.4)
     return {"train": 0.9 - test, "dev": 0.1, "test": test}
 

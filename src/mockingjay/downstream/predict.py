@@ -14,6 +14,7 @@ from mockingjay import audio
 from mockingjay.core.errors import DataError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Waves
+from mockingjay.data.scan import check_reads
 from mockingjay.downstream.features import device_of
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.storage import load_probe
@@ -45,15 +46,16 @@ def predict(
 
     Args:
         folder: What `save_probe` wrote.
-        files: Audio.
+        files: Audio, or features where the representation reads them.
         open_representation: Turns the stored name into the representation.
 
     Raises:
         CheckpointError: The folder holds no whole probe.
-        DataError: A file is missing, bad or too short.
+        DataError: A file is missing, bad, too short, or sound where features are read or the reverse.
     """
     probe = load_probe(folder, open_representation)
     for file in files:
+        check_reads([os.fspath(file)], probe.representation.reads)
         yield predict_wave(probe, audio.read(file), os.fspath(file))
 
 
@@ -77,16 +79,16 @@ def predict_wave(probe: Probe, wave: Float[Tensor, " samples"], path: str = "") 
     if probe.task.resolution == "utterance":
         probability, best = logits[0, 0].softmax(-1).max(-1)
         return Prediction(path, seconds, outputs[int(best)], float(probability))
-    guesses = logits[0, : int(steps[0])].argmax(-1).tolist()
-    return Prediction(path, seconds, segments=_segments(guesses, representation, seconds, outputs))
+    guesses = probe.task.say(logits[0, : int(steps[0])])
+    return Prediction(path, seconds, segments=_segments(guesses, representation, seconds))
 
 
 def _segments(
-    guesses: list[int], representation: Representation, seconds: float, outputs: tuple[str, ...]
+    guesses: list[str], representation: Representation, seconds: float
 ) -> tuple[tuple[float, float, str], ...]:
     """Join equal neighbours; borders lie midway between the centres of two steps."""
     times = representation.grid.times(len(guesses)).tolist()
     half = representation.hop / SAMPLE_RATE / 2
     runs = [list(run) for _, run in groupby(enumerate(guesses), key=lambda each: each[1])]
     borders = [0.0, *(times[run[0][0]] - half for run in runs[1:]), seconds]
-    return tuple((begin, end, outputs[run[0][1]]) for (begin, end), run in zip(pairwise(borders), runs))
+    return tuple((begin, end, run[0][1]) for (begin, end), run in zip(pairwise(borders), runs))

@@ -1,7 +1,7 @@
-"""Accuracies with intervals: an utterance is the unit of chance, because the frames inside one are not independent.
+"""Values with intervals: an utterance is the unit of chance, because the frames inside one are not independent.
 
 Intervals are percentile bootstraps over utterances (Bisani and Ney, ICASSP 2004): utterances are drawn with replacement
-and the pooled accuracy, correct / total, is recomputed. Two results on the same utterances are compared by drawing the
+and the pooled value, earned / total, is recomputed. Two results on the same utterances are compared by drawing the
 same utterances for both.
 """
 
@@ -19,20 +19,24 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What was right in each test utterance, averaged over seeds."""
+    """What guesses about each test utterance earned, averaged over seeds.
+
+    Of classes a label point named rightly is earned, so that the value is the accuracy. Of measured values it is the
+    squared error that the training mean would have made, less the probe's own: the value is R².
+    """
 
     ids: tuple[str, ...]
-    correct: Float[np.ndarray, " utterances"]
-    total: Float[np.ndarray, " utterances"]  # scored label points, all above 0
+    earned: Float[np.ndarray, " utterances"]
+    total: Float[np.ndarray, " utterances"]  # what there was to earn, all above 0
 
     @property
-    def accuracy(self) -> float:
-        """Correct points over all points."""
-        return float(self.correct.sum() / self.total.sum())
+    def value(self) -> float:
+        """The task's metric: what was earned over what there was to earn."""
+        return float(self.earned.sum() / self.total.sum())
 
     def interval(self, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-        """Bound the accuracy with 95 % confidence."""
-        draws = [counts @ self.correct / (counts @ self.total) for counts in _resampled(len(self.ids), resamples, seed)]
+        """Bound the value with 95 % confidence."""
+        draws = [counts @ self.earned / (counts @ self.total) for counts in _resampled(len(self.ids), resamples, seed)]
         return _middle(np.concatenate(draws))
 
 
@@ -51,7 +55,7 @@ class Difference:
 
 
 def paired_difference(first: Scores, second: Scores, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
-    """Subtract the second's accuracy from the first's, with a 95 % interval over the utterances both were tested on.
+    """Subtract the second's value from the first's, with a 95 % interval over the utterances both were tested on.
 
     Raises:
         DataError: The two were tested on different utterances.
@@ -64,12 +68,12 @@ def paired_difference(first: Scores, second: Scores, resamples: int = RESAMPLES,
         )
     place = {id: index for index, id in enumerate(second.ids)}
     order = np.array([place[id] for id in first.ids])
-    correct, total = second.correct[order], second.total[order]
+    earned, total = second.earned[order], second.total[order]
     draws = [
-        counts @ first.correct / (counts @ first.total) - counts @ correct / (counts @ total)
+        counts @ first.earned / (counts @ first.total) - counts @ earned / (counts @ total)
         for counts in _resampled(len(first.ids), resamples, seed)
     ]
-    return Difference(first.accuracy - second.accuracy, _middle(np.concatenate(draws)))
+    return Difference(first.value - second.value, _middle(np.concatenate(draws)))
 
 
 def _resampled(utterances: int, resamples: int, seed: int) -> Iterator[Int[np.ndarray, "draws utterances"]]:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 
 from mockingjay.core import config
 from mockingjay.core.errors import CheckpointError
 from mockingjay.core.files import write_atomically
 from mockingjay.core.representation import Representation
+from mockingjay.core.untrusted import Hollow, check_finite, parse_tensors, read_record
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import build_task
 
@@ -75,30 +75,33 @@ def load_probe(folder: Path, open_representation: Callable[[str], Representation
         )
     where = f"{folder}/probe.json"
     task = build_task(card["task"], tuple(card["outputs"]), where)
-    probe = Probe(representation, task, config.validate(Probe.Config, card["probe"], where))
-    tensors = safetensors.torch.load(weights)
-    own = {name: value.shape for name, value in probe.weights().items()}
+    settings = config.validate(Probe.Config, card["probe"], where)
+    tensors = parse_tensors(weights, folder / "probe.safetensors")
+    with Hollow():  # a stranger's card may ask for any size; the file holds what it holds
+        own = {name: value.shape for name, value in Probe(representation, task, settings).weights().items()}
     if {name: value.shape for name, value in tensors.items()} != own:
         raise CheckpointError(
             f"{folder}/probe.safetensors: its tensors do not fit probe.json, expected {len(own)} of "
             "its shapes; probe again"
         )
+    check_finite(tensors, folder / "probe.safetensors")
+    probe = Probe(representation, task, settings)
     probe.load_state_dict(tensors, strict=False)
     return probe.eval()
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
     try:
-        card = json.loads((folder / "probe.json").read_text("utf-8"))
+        card = read_record(folder / "probe.json")
         weights = (folder / "probe.safetensors").read_bytes()
     except OSError as error:
         raise CheckpointError(
             f"{error.filename}: {error.strerror}, expected a probe's folder with probe.json and "
             "probe.safetensors; check the path"
         ) from None
-    except ValueError:
-        raise CheckpointError(f"{folder}/probe.json: not JSON, expected what `probe` wrote; probe again") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
+    kinds = {"representation": str, "dim": int, "depth": int, "task": dict, "outputs": list, "probe": dict}
+    whole = all(isinstance(card.get(name), kind) for name, kind in kinds.items())
+    if card.get("format") != FORMAT or not whole or not all(isinstance(each, str) for each in card["outputs"]):
         raise CheckpointError(
             f"{folder}/probe.json: not a probe's card of format {FORMAT}; use the mockingjay version that wrote it"
         )

@@ -12,15 +12,15 @@ from mockingjay.downstream.probe import Probe
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Label points of each utterance of a set, in its order."""
+    """What the guesses about each utterance of a set earned, in its order, of what there was to earn."""
 
-    correct: Float[np.ndarray, " utterances"]
+    earned: Float[np.ndarray, " utterances"]
     total: Float[np.ndarray, " utterances"]
 
     @property
-    def accuracy(self) -> float:
-        """Correct points over all points."""
-        return float(self.correct.sum() / self.total.sum())
+    def value(self) -> float:
+        """The task's metric: what was earned over what there was to earn."""
+        return float(self.earned.sum() / self.total.sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Trained:
     """A probe where dev was best."""
 
     probe: Probe
-    dev: float  # accuracy, 0–1
+    dev: float  # the task's metric
     rate: float
     seed: int
 
@@ -47,4 +47,4 @@ class Training(ABC):
 
     @abstractmethod
     def measure(self, probe: Probe, name: Literal["train", "dev", "test"]) -> Counts:
-        """Count what a probe guesses rightly in one of the sets."""
+        """Count what a probe's guesses earn in one of the sets."""

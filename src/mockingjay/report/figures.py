@@ -33,7 +33,7 @@ VARIABLES = {
     **{ACCENT: "accent", WARM: "warm", LEAF: "leaf", PLUM: "plum"},
 }
 WIDTH = 7.65  # inches; the page's column at 96 pixels per inch
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -107,7 +107,7 @@ def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Drawing:
         metrics: Logged lines with `step` and `loss`; some have `validation`, mapping `model` and each predictor to L1.
     """
     checked = [line for line in metrics if line.get("validation")]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         canvas = Canvas(figsize=(WIDTH, 2.3 + 2.5 * bool(checked)), layout="constrained")
         rows = canvas.subplots(1 + bool(checked), 1, sharex=True, squeeze=False)[:, 0]
         logged = [line for line in metrics if line.get("loss") is not None]
@@ -154,7 +154,7 @@ def spectrograms(
     low, high = np.percentile(np.concatenate([panel.ravel() for panel in panels]), (0.5, 99.5))
     chosen = hidden.cpu().numpy()
     seconds = len(chosen) * hop_seconds
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         canvas = Canvas(figsize=(WIDTH, 5.6), layout="constrained")
         axes = canvas.subplots(3, 1, sharex=True)
         for row, panel, title in zip(axes, panels, ("True", "Masked: what the network reads", "Rebuilt")):
@@ -176,7 +176,7 @@ def layer_weights(weights: Mapping[str, Sequence[float]]) -> Drawing:
     """Draw the learned mixing weights per layer, one panel per task; layer 0 is the input projection."""
     columns = min(len(weights), 3)
     lines = -(-len(weights) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         canvas = Canvas(figsize=(WIDTH, 0.4 + 1.9 * lines), layout="constrained")
         panels = canvas.subplots(lines, columns, sharey=True, squeeze=False)
         for axes, (task, values) in zip(panels.flat, weights.items()):
@@ -203,7 +203,7 @@ def results_intervals(rows: Sequence[Row]) -> Drawing:
     grid = lay_out(rows)
     columns = 1 if len(grid.columns) <= 3 else 2
     lines = -(-len(grid.columns) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         canvas = Canvas(figsize=(WIDTH, (0.75 + 0.24 * len(grid.names)) * lines), layout="constrained")
         panels = canvas.subplots(lines, columns, sharey=True, squeeze=False)
         for axes, column in zip(panels.flat, grid.columns):
@@ -228,7 +228,7 @@ def health_histograms(durations: Sequence[float], levels: Sequence[float]) -> Dr
         for values, title, unit in ((durations, "Durations", "seconds"), (levels, "Levels", "dB re full scale"))
         if len(values)
     ]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         canvas = Canvas(figsize=(WIDTH, 2.3), layout="constrained")
         panels = canvas.subplots(1, len(given), squeeze=False)[0]
         for axes, (values, title, unit) in zip(panels, given):
@@ -248,7 +248,7 @@ def health_histograms(durations: Sequence[float], levels: Sequence[float]) -> Dr
 
 
 def _save(canvas: Canvas, buffer: io.StringIO | io.BytesIO, style: Mapping[str, Any], **how: Any) -> None:
-    with mpl.rc_context(_STYLE | dict(style)), warnings.catch_warnings():
+    with mpl.rc_context(STYLE | dict(style)), warnings.catch_warnings():
         # Labels in any script: the browser has fonts for what matplotlib's own lacks.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph", category=UserWarning)
         canvas.savefig(buffer, **how)

@@ -12,6 +12,7 @@ from mockingjay.report.tables import SETTINGS, Row, interval, metric, names, num
 
 REFERENCES = ("mel", "log-mel")  # the features as they are: the bar for every learned representation
 UNTRAINED = "random:"  # the same network before training
+PRECOMPUTED = "precomputed:"  # features made elsewhere, as they are
 
 
 def run_page(
@@ -136,7 +137,7 @@ class _Score:
 
 
 def _is_rival(name: str) -> bool:
-    return name in REFERENCES or name.startswith(UNTRAINED)
+    return name in REFERENCES or name.startswith((UNTRAINED, PRECOMPUTED))
 
 
 def _done(metrics: Sequence[Mapping[str, Any]], health: Mapping[str, Any]) -> str:

@@ -121,7 +121,8 @@ def results_table(rows: Sequence[Row]) -> Table:
     grid = lay_out(rows)
     lines = tuple((Cell(name), *(_cell(grid, name, column) for column in grid.columns)) for name in grid.names)
     bounds = [_majority(grid, column) for column in grid.columns]
-    foot = ((Cell("always the commonest answer"), *(Cell(bound or "–") for bound in bounds)),) if any(bounds) else ()
+    words = "always the commonest answer" + (", or the mean" if any(c.metric == "R2" for c in grid.columns) else "")
+    foot = ((Cell(words), *(Cell(bound or "–") for bound in bounds)),) if any(bounds) else ()
     heads = tuple(Cell(column.task, _head_note(grid, column)) for column in grid.columns)
     caption = "Values with 95 % intervals; n counts the scored items; bold is the best of its column."
     return Table(caption, (Cell("representation"), *heads), lines, foot)

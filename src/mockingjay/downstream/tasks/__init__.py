@@ -10,12 +10,13 @@ from mockingjay.core.errors import ConfigError
 from mockingjay.downstream.tasks.label import Label
 from mockingjay.downstream.tasks.phone import Phone
 from mockingjay.downstream.tasks.task import Targets, Task
+from mockingjay.downstream.tasks.value import Value
 
-__all__ = ["TASKS", "Label", "Phone", "Targets", "Task", "TaskConfig", "build_task", "open_task"]
+__all__ = ["TASKS", "Label", "Phone", "Targets", "Task", "TaskConfig", "Value", "build_task", "open_task"]
 
-TASKS: Mapping[str, type[Task]] = {"phone": Phone, "label": Label}
+TASKS: Mapping[str, type[Task]] = {"phone": Phone, "label": Label, "pitch": Value, "energy": Value}
 
-TaskConfig = Annotated[Phone.Config | Label.Config, Field(discriminator="kind")]
+TaskConfig = Annotated[Phone.Config | Label.Config | Value.Config, Field(discriminator="kind")]
 
 
 class _Table(config.Config):
@@ -33,7 +34,7 @@ def build_task(values: Mapping[str, Any], outputs: tuple[str, ...] = (), where: 
 
 
 def open_task(text: str) -> Task:
-    """Open a task by its name: `phone` or `label:<column>`.
+    """Open a task by its name: `phone`, `pitch`, `energy` or `label:<column>`.
 
     Raises:
         ConfigError: There is no such task.
@@ -43,4 +44,8 @@ def open_task(text: str) -> Task:
         return Label(Label.Config(column=column))
     if kind == "phone" and not colon:
         return Phone(Phone.Config())
-    raise ConfigError(f"task {text}: unknown task, expected phone or label:<column>; write for example label:speaker")
+    if kind in ("pitch", "energy") and not colon:
+        return Value(Value.Config(kind=kind))
+    raise ConfigError(
+        f"task {text}: unknown task, expected phone, pitch, energy or label:<column>; write for example label:speaker"
+    )

@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from mockingjay.core.config import Config as Table
 from mockingjay.core.types import Grid, Utterance
-from mockingjay.downstream.tasks.task import Targets, Task
+from mockingjay.downstream.tasks.task import Naming, Targets
 
 
-class Label(Task):
+class Label(Naming):
     """What a column says of an utterance."""
 
     class Config(Table):

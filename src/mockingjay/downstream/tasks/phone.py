@@ -14,12 +14,12 @@ from pydantic import Field
 
 from mockingjay.core.config import Config as Table
 from mockingjay.core.types import Grid, Utterance
-from mockingjay.downstream.tasks.task import Targets, Task
+from mockingjay.downstream.tasks.task import Naming, Targets
 
 POINT = 10_000  # µs between label points; times are compared as whole microseconds
 
 
-class Phone(Task):
+class Phone(Naming):
     """Which phone is being spoken, from `Utterance.alignment`."""
 
     class Config(Table):

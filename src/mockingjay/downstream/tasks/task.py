@@ -1,8 +1,12 @@
 """A task says what labels mean and how guesses are scored.
 
 A frame task has one row of logits per step, an utterance task one row per utterance. What a row should say is a small
-table of counts: labels live on a time grid of their own, several label points may fall on one step, and cross-entropy
+table of counts: labels live on a time grid of their own, several label points may fall on one step, and the loss
 against their counts equals the sum over the points, computed once per step.
+
+An answer is a class or a value. Either way a metric is what guesses earn over what there is to earn, so that figures
+pool over utterances and have intervals: of classes, points named rightly over points (accuracy); of values, squared
+error saved over the squared error of the training mean (R²).
 """
 
 from abc import ABC, abstractmethod
@@ -22,37 +26,37 @@ from mockingjay.core.types import Grid, Loss, Utterance
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The classes each row of logits should name, and how many label points name them; a count of 0 is no label."""
+    """The classes or values each row should give, and how many label points say so; a count of 0 is no label."""
 
-    classes: Int[Tensor, "... choices"]
+    answers: Int[Tensor, "... choices"] | Float[Tensor, "... choices"]
     counts: Float[Tensor, "... choices"]
 
     def to(self, device: torch.device | str) -> "Targets":
         """Move to a device."""
-        return Targets(self.classes.to(device), self.counts.to(device))
+        return Targets(self.answers.to(device), self.counts.to(device))
 
     def take(self, index: Int[Tensor, " taken"] | slice) -> "Targets":
         """Pick rows."""
-        return Targets(self.classes[index], self.counts[index])
+        return Targets(self.answers[index], self.counts[index])
 
     @classmethod
     def join(cls, parts: Sequence["Targets"]) -> "Targets":
         """Put rows after rows."""
-        choices = max(part.classes.shape[-1] for part in parts)
+        choices = max(part.answers.shape[-1] for part in parts)
         widened = [part.widen(0, choices) for part in parts]
-        return cls(torch.cat([part.classes for part in widened]), torch.cat([part.counts for part in widened]))
+        return cls(torch.cat([part.answers for part in widened]), torch.cat([part.counts for part in widened]))
 
     @classmethod
     def pad(cls, parts: Sequence["Targets"], rows: int) -> "Targets":
         """Batch targets of any lengths; padding has counts of 0."""
-        choices = max(part.classes.shape[-1] for part in parts)
-        widened = [part.widen(rows - len(part.classes), choices) for part in parts]
-        return cls(torch.stack([part.classes for part in widened]), torch.stack([part.counts for part in widened]))
+        choices = max(part.answers.shape[-1] for part in parts)
+        widened = [part.widen(rows - len(part.answers), choices) for part in parts]
+        return cls(torch.stack([part.answers for part in widened]), torch.stack([part.counts for part in widened]))
 
     def widen(self, rows: int, choices: int) -> "Targets":
         """Add empty rows at the end, and empty choices up to a number."""
-        margins = (0, choices - self.classes.shape[-1], 0, rows)
-        return Targets(F.pad(self.classes, margins), F.pad(self.counts, margins))
+        margins = (0, choices - self.answers.shape[-1], 0, rows)
+        return Targets(F.pad(self.answers, margins), F.pad(self.counts, margins))
 
 
 class Task(ABC):
@@ -60,14 +64,16 @@ class Task(ABC):
 
     Attributes:
         config: What distinguishes this task from others of its kind; with `outputs` it rebuilds the task.
-        outputs: The classes' names, sorted; empty until learnt from the training utterances.
+        outputs: The classes' names, sorted, or the name of a value; empty until learnt from training utterances.
         name: As it is written on the command line.
         resolution: Whether every frame or every utterance is labelled.
+        metric: What `earned` over `total` is called; more is better.
         new_speakers: Whether the test should be on speakers that training has not heard.
     """
 
     Config: ClassVar[type[Table]]
     resolution: ClassVar[Literal["frame", "utterance"]]
+    metric: ClassVar[str]
     config: Table
     name: str
     new_speakers: bool = True
@@ -90,12 +96,41 @@ class Task(ABC):
             steps: How many steps the utterance has.
         """
 
+    @abstractmethod
     def learn(self, utterances: Sequence[Utterance]) -> "Task":
-        """Make the same task with the classes that occur in these utterances, sorted by name.
+        """Make the same task with what only training utterances can tell: its classes, or its mean and spread.
 
         Raises:
-            DataError: No utterance has a label, or all have the same.
+            DataError: They leave nothing to be told apart.
         """
+
+    @abstractmethod
+    def score(self, logits: Float[Tensor, "... outputs"], targets: Targets) -> Loss:
+        """Sum the loss over all label points."""
+
+    @abstractmethod
+    def earned(self, logits: Float[Tensor, "... outputs"], targets: Targets) -> Float[Tensor, "..."]:
+        """Say what each row earns of its total."""
+
+    @abstractmethod
+    def total(self, targets: Targets) -> Float[Tensor, "..."]:
+        """Say what there is to earn on each row."""
+
+    @abstractmethod
+    def constant(self, train: Targets, test: Targets) -> float:
+        """The metric on `test` of always giving the one answer that suits `train` best."""
+
+    @abstractmethod
+    def say(self, logits: Float[Tensor, "rows outputs"]) -> list[str]:
+        """Put each row's answer into words."""
+
+
+class Naming(Task):
+    """A task whose answers are classes: cross-entropy, accuracy."""
+
+    metric = "accuracy"
+
+    def learn(self, utterances: Sequence[Utterance]) -> Task:
         outputs = tuple(sorted({name for utterance in utterances for name in self.names(utterance)}))
         if not outputs:
             raise DataError(
@@ -110,11 +145,25 @@ class Task(ABC):
             )
         return type(self)(self.config, outputs)
 
-    def score(self, logits: Float[Tensor, "... classes"], targets: Targets) -> Loss:
-        """Sum the cross-entropy over all label points."""
-        log_odds = F.log_softmax(logits.float(), dim=-1).gather(-1, targets.classes)
+    def score(self, logits: Float[Tensor, "... outputs"], targets: Targets) -> Loss:
+        log_odds = F.log_softmax(logits.float(), dim=-1).gather(-1, targets.answers)
         return Loss(-(targets.counts * log_odds).sum(), targets.counts.sum())
 
-    def measure(self, logits: Float[Tensor, "... classes"], targets: Targets) -> Float[Tensor, "..."]:
-        """Count the label points that each row's likeliest class names rightly."""
-        return (targets.counts * (targets.classes == logits.argmax(-1, keepdim=True))).sum(-1)
+    def earned(self, logits: Float[Tensor, "... outputs"], targets: Targets) -> Float[Tensor, "..."]:
+        return (targets.counts * (targets.answers == logits.argmax(-1, keepdim=True))).sum(-1)
+
+    def total(self, targets: Targets) -> Float[Tensor, "..."]:
+        return targets.counts.sum(-1)
+
+    def constant(self, train: Targets, test: Targets) -> float:
+        known, asked = (_tally(each, len(self.outputs)) for each in (train, test))
+        return float(asked[known.argmax()] / asked.sum())
+
+    def say(self, logits: Float[Tensor, "rows outputs"]) -> list[str]:
+        return [self.outputs[index] for index in logits.argmax(-1).tolist()]
+
+
+def _tally(targets: Targets, classes: int) -> Float[Tensor, " classes"]:
+    """Count the label points of each class."""
+    sums = torch.zeros(classes, dtype=torch.float64)
+    return sums.index_add_(0, targets.answers.flatten(), targets.counts.flatten().double())

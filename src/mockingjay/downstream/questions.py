@@ -1,0 +1,209 @@
+"""What the labels of a corpus allow to ask of any representation, and the asking.
+
+Every representation gets the same questions, the same probes and the same division into train, dev and test; what is
+answered is kept, so that nothing is fitted twice.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mockingjay.core.draw import address
+from mockingjay.core.errors import DataError
+from mockingjay.core.files import write_atomically
+from mockingjay.core.representation import Representation
+from mockingjay.core.types import Utterance
+from mockingjay.data.alignments import ARPABET_72_TO_41, TIMIT_61_TO_39
+from mockingjay.data.manifest import Corpus
+from mockingjay.data.scan import Health
+from mockingjay.downstream import fit
+from mockingjay.downstream.frozen import FrozenTraining
+from mockingjay.downstream.partition import Partition, partition
+from mockingjay.downstream.probe import Probe
+from mockingjay.downstream.scores import Difference, Scores, paired_difference
+from mockingjay.downstream.storage import save_probe
+from mockingjay.downstream.tasks import Label, Phone, Task, Value
+
+VALENCE = {
+    "negative": ("anger", "sadness", "fear", "disgust", "angry", "sad"),
+    "positive": ("happiness", "joy", "happy"),
+}
+LABELLED = 0.5  # share of a corpus that must carry a label before it is asked for
+UTTERANCES = 8  # of each speaker, before speakers are asked for
+
+# Frames are read by a linear layer. Utterances are read by the published recurrent head: a mean over time would be
+# blind, for features normalised per utterance have the same mean in every utterance.
+PROBES: Mapping[str, fit.Config] = {
+    "frame": fit.Config(probe=Probe.Config(read="mix"), unseen="drop"),
+    "utterance": fit.Config(
+        probe=Probe.Config(read="mix", head="gru"),
+        frozen=FrozenTraining.Config(learning_rates=(1e-3, 3e-3, 1e-2), updates=240, evaluations=8),
+        unseen="drop",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the labels of one corpus allow to ask, and of which utterances."""
+
+    task: Task
+    data: str
+    parts: Partition
+
+    def at_most(self, utterances: int) -> "Question":
+        """Ask fewer: half of them to learn from, an eighth to choose on, the rest to be tested on."""
+        counts = {"train": utterances // 2, "dev": utterances // 8}
+        counts["test"] = utterances - sum(counts.values())
+        chosen = {
+            name: tuple(sorted(getattr(self.parts, name), key=lambda each: address("asked", each.id))[:count])
+            for name, count in counts.items()
+        }
+        return replace(self, parts=replace(self.parts, **chosen))
+
+    @property
+    def slug(self) -> str:
+        """A name for files."""
+        return slug(self.task.name, self.data)
+
+
+def questions(corpus: Corpus, seed: int, say: Callable[[str], None] = lambda line: None) -> list[Question]:
+    """Find what the labels allow to ask: phones, speakers, negative or positive emotion, sentiment, a label."""
+    asked = []
+    for name, part in _sub_corpora(corpus).items():
+        for task in _tasks(part):
+            try:
+                asked.append(Question(task, name, partition(part, task, seed)))
+            except DataError as error:
+                say(f"not asked: {error}")
+    return asked
+
+
+def prosody(corpus: Corpus, asked: Sequence[Question], seed: int) -> list[Question]:
+    """Ask for pitch and energy, of the utterances whose phones are asked where there are any.
+
+    Audio labels itself, so of a folder of several corpora the largest is asked.
+    """
+    parts = _sub_corpora(corpus)
+    spoken = [each.data for each in asked if each.task.name == "phone"]
+    name = max(spoken or parts, key=lambda name: len(parts[name]))
+    tasks = [Value(Value.Config(kind=kind)) for kind in ("pitch", "energy")]
+    return [Question(task, name, partition(parts[name], task, seed)) for task in tasks]
+
+
+def learnable(health: Health, asked: Sequence[Question]) -> list[Utterance]:
+    """Leave out what any question is tested on, and the same audio under other names."""
+    tested = {each.id for question in asked for each in question.parts.test}
+    tested.update(id for alike in health.duplicates if tested & set(alike) for id in alike)
+    return [each for each in health.corpus.utterances if each.id not in tested]
+
+
+def probe(
+    name: str,
+    opened: str,
+    representation: Representation,
+    asked: Sequence[Question],
+    folder: Path,
+    say: Callable[[str], None],
+    probes: Mapping[str, fit.Config] | None = None,
+) -> list[dict[str, Any]]:
+    """Fit one probe per question and keep each in a folder; those that are there already are not fitted again.
+
+    Args:
+        name: For the rows.
+        opened: What opens the representation again.
+        representation: What is probed.
+        asked: Questions; one that the labels turn out not to answer is left out and said.
+        folder: Where the probes are kept, each in a folder whose name begins like this one.
+        say: Told a line at a time.
+        probes: How to fit them, by resolution; none: `PROBES`.
+    """
+    rows = []
+    for question in asked:
+        place = folder.with_name(f"{folder.name}-{question.slug}")
+        card = place / "probe.json"
+        if not card.is_file():
+            began = time.monotonic()
+            parts, config = question.parts, (probes or PROBES)[question.task.resolution]
+            try:
+                result = fit.fit_probe(
+                    representation, question.task, parts.train, parts.dev, parts.test, config, name, question.data
+                )
+            except DataError as error:
+                say(f"not asked: {error}")
+                continue
+            row = {**result.row, "seconds": time.monotonic() - began}
+            write_atomically(place / "scores.json", json.dumps(asdict(result.scores), default=list).encode())
+            save_probe(result.probe, place, opened, row)
+        row = {**json.loads(card.read_text("utf-8"))["row"], "representation": name}
+        say(_sentence(row))
+        rows.append(row)
+    return rows
+
+
+def difference(row: Mapping[str, Any], first: Path, second: Path) -> Difference | None:
+    """Pair two kept probes of a row's question, the first less the second; None where they were tested on others.
+
+    Args:
+        row: Says which question.
+        first: As `probe` was given it.
+        second: Likewise, of another representation.
+    """
+    scores = []
+    for folder in (first, second):
+        file = folder.with_name(f"{folder.name}-{slug(row['task'], row['data'])}") / "scores.json"
+        if not file.is_file():
+            return None
+        known = json.loads(file.read_text("utf-8"))
+        scores.append(Scores(tuple(known["ids"]), np.array(known["earned"]), np.array(known["total"])))
+    return paired_difference(*scores) if set(scores[0].ids) == set(scores[1].ids) else None
+
+
+def slug(task: str, data: str) -> str:
+    """Name a question for files."""
+    return f"{task.replace(':', '-')}-{data}"
+
+
+def _sub_corpora(corpus: Corpus) -> dict[str, list[Utterance]]:
+    """Tell apart the corpora of a folder of several."""
+    parts: dict[str, list[Utterance]] = {}
+    for utterance in corpus.utterances:
+        parts.setdefault(utterance.label("corpus") or corpus.name, []).append(utterance)
+    return parts
+
+
+def _tasks(utterances: Sequence[Utterance]) -> Iterator[Task]:
+    enough = LABELLED * len(utterances)
+    if sum(each.alignment is not None for each in utterances) > enough:
+        yield Phone(Phone.Config(fold=_folding(utterances)))
+    speakers = Counter(each.speaker for each in utterances if each.speaker)
+    if len(speakers) > 1 and min(speakers.values()) >= UTTERANCES:
+        yield Label(Label.Config(column="speaker"))
+    for column, classes in {"emotion": VALENCE, "sentiment": {}, "label": {}}.items():
+        task = Label(Label.Config(column=column, classes=classes))
+        labelled = [name for each in utterances for name in task.names(each)]
+        if len(labelled) > enough and len(set(labelled)) > 1:
+            yield task
+
+
+def _folding(utterances: Sequence[Utterance]) -> dict[str, str]:
+    """Fold TIMIT's 61 phones to 39 and stressed vowels to plain ones; other inventories stay as they are."""
+    phones = {phone for each in utterances for *_, phone in each.alignment or ()}
+    for table in (TIMIT_61_TO_39, ARPABET_72_TO_41):
+        if phones <= set(table):
+            return {phone: table[phone] for phone in sorted(phones)}
+    return {}
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    begin = f"{row['task']} of {row['data']}: {row['representation']}"
+    value, (low, high), majority = row["value"], row["ci95"], row["majority"]
+    if row["metric"] != "accuracy":
+        return f"{begin} {row['metric']} {value:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{begin} {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}], majority {100 * majority:.1f} %"

@@ -1,0 +1,1 @@
+"""Experiments on representations: what follows from a choice, measured."""
