@@ -14,6 +14,11 @@ SPEECH = Path(__file__).parents[2] / "shared" / "speech"
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--golden", action="store_true", help="write the golden losses anew")
+    parser.addoption("--trials", type=int, default=6, help="how often runs are killed and resumed")
+    parser.addoption(
+        "--fuzz", type=int, help="how many spoilt inputs each test of them tries, instead of its own number"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -29,6 +34,12 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def fuzz(request):
+    """How many spoilt inputs are asked for; None where each test decides."""
+    return request.config.getoption("--fuzz")
 
 
 @pytest.fixture(scope="session")

@@ -72,18 +72,76 @@ def test_files_are_short_and_well_named(path):
     assert not BANNED.search(path.stem)
 
 
-def test_nothing_unsafe_is_called():
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom | ast.Import):
-                names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-                assert not {"pickle", "__future__"} & set(names), path
-            if isinstance(node, ast.ExceptHandler):
-                assert node.type is not None, f"{path}:{node.lineno}: bare except"
-            if isinstance(node, ast.Call):
-                called = ast.unparse(node.func)
-                assert called not in ("eval", "exec", "torch.load", "os.system"), f"{path}:{node.lineno}"
-                assert not any(keyword.arg == "shell" for keyword in node.keywords), f"{path}:{node.lineno}"
+# What runs code that is data, or lets a stranger's file choose what is done; foreign.py alone reads pickle, by torch.
+MODULES = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "dill",
+    "joblib",
+    "shelve",
+    "marshal",
+    "code",
+    "yaml",
+    "tarfile",
+    "__future__",
+}
+CALLS = re.compile(
+    r"eval|exec|compile|__import__|breakpoint|os\.(system|popen|exec\w*|spawn\w*)|torch\.(jit\.|hub\.)?load"
+    r"|.*\.(extractall|unpack_archive|load_url|load_state_dict_from_url|getoutput|getstatusoutput)"
+)
+KEYWORDS = {"shell", "allow_pickle", "pickle_module"}
+FOREIGN = SOURCE / "representations" / "foreign.py"
+
+
+def unsafe(source: str) -> list[str]:
+    """Lines of a source that break the rule."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            imported = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            bad = bool(MODULES & {name.split(".")[0] for name in imported})
+        elif isinstance(node, ast.ExceptHandler):
+            bad = node.type is None or bool({"Exception", "BaseException"} & names(node.type) and not reraises(node))
+        elif isinstance(node, ast.Call):
+            keywords = {keyword.arg for keyword in node.keywords if ast.unparse(keyword.value) != "False"}
+            bad = bool(CALLS.fullmatch(ast.unparse(node.func)) or KEYWORDS & keywords)
+            bad |= ast.unparse(node).endswith("weights_only=False)")
+        else:
+            continue
+        found += [f"{node.lineno}: {ast.unparse(node).splitlines()[0]}"] * bad
+    return found
+
+
+def names(node: ast.expr) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def reraises(handler: ast.ExceptHandler) -> bool:
+    return any(isinstance(node, ast.Raise) for node in handler.body)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_unsafe_is_called(path):
+    allowed = {"from pickle import UnpicklingError", "torch.load(path, map_location='cpu', weights_only=True)"}
+    found = unsafe(path.read_text())
+    assert {line.split(": ", 1)[1] for line in found} == (allowed if path == FOREIGN else set()), found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle", "from pickle import loads", "import dill", "import yaml", "import tarfile", "import marshal",
+        "eval('1')", "exec('1')", "compile('1', '', 'eval')", "__import__('os')", "os.system('x')", "os.popen('x')",
+        "os.execvp('x', [])", "subprocess.run('x', shell=True)", "run('x', shell=yes)", "torch.load('x')",
+        "torch.load('x', weights_only=True)", "torch.jit.load('x')", "torch.hub.load('x', 'y')",
+        "f(weights_only=False)", "read(x, allow_pickle=True)", "archive.extractall()", "shutil.unpack_archive('x')",
+        "try:\n    x\nexcept:\n    pass", "try:\n    x\nexcept Exception:\n    pass",
+        "try:\n    x\nexcept (OSError, BaseException):\n    pass",
+    ],
+)  # fmt: skip
+def test_what_is_unsafe_is_found(line):
+    assert unsafe(line)
 
 
 def test_every_objective_cites_its_paper():

@@ -195,7 +195,7 @@ def test_refused_permission_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("suffix", "form", "subtype"),
-    [form[:3] for form in FORMATS if form[0] not in ("caf", "sph")],
+    [form[:3] for form in FORMATS],
 )
 def test_truncated_files_are_noticed(tmp_path, suffix, form, subtype):
     path = write(tmp_path / f"x.{suffix}", sound(seconds=4.0), format=form, subtype=subtype)
@@ -306,7 +306,8 @@ def test_stretches_outside_the_file(tmp_path):
 def test_long_files_are_refused_in_one_piece_but_not_in_stretches(tmp_path, monkeypatch):
     path = write(tmp_path / "x.wav", sound(seconds=2.0))
     monkeypatch.setattr("mockingjay.audio.decode.LONGEST", 1.0)
-    refusal(path, "too-long")
+    assert "0.0 hours, expected at most 0 in one piece" in refusal(path, "too-long")
+    refusal(path, "too-long", seconds=2.0)
     assert len(audio.read(path, 0.5, 1.0)) == 16_000
 
 

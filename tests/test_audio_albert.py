@@ -8,7 +8,7 @@ from mockingjay.core.config import validate
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Frames
-from mockingjay.encoders.attention import watch
+from mockingjay.encoders.attention import attentions, prune, watch
 from mockingjay.encoders.contexts.shared import SharedTransformer
 from mockingjay.encoders.contexts.transformer import Transformer
 from mockingjay.objectives.audio_albert import AudioALBERT
@@ -91,6 +91,19 @@ def test_attention_is_watched_pass_by_pass():
     with watch(shared) as seen:
         shared(frames())
     assert len(seen) == 3 and not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("heads", [{0: [1]}, {1: [0, 3]}, {2: [2]}, {0: [0], 2: [1, 2, 3]}, {}])
+def test_heads_are_pruned_pass_by_pass(heads):
+    shared = SharedTransformer(TOY, 5).eval()
+    plain, inputs = unshared(shared, 3).eval(), frames()
+    with prune(shared, heads), prune(plain, heads):
+        for _ in range(2):  # every forward pass begins at the lowest layer
+            ours, theirs = shared(inputs), plain(inputs)
+            for layer, same in zip(ours.layers, theirs.layers):
+                torch.testing.assert_close(layer, same)
+    assert torch.equal(ours.last, shared(inputs).last) == (not heads)
+    assert len(attentions(shared)) == len(attentions(plain)) == 3
 
 
 def test_the_default_is_the_first_authors_recipe():

@@ -123,7 +123,7 @@ def test_every_flipped_bit_is_noticed(pair, name):
     content = path.read_bytes()
     chooser = random.Random(0)
     try:
-        for _ in range(30):
+        for _ in range(250):  # of each of four files: a thousand places
             spoiled = bytearray(content)
             spoiled[chooser.randrange(len(content))] ^= 1 << chooser.randrange(8)
             path.write_bytes(spoiled)
@@ -141,7 +141,7 @@ def test_every_cut_is_noticed(pair, name):
     path = pair / "step-000002" / name
     content = path.read_bytes()
     try:
-        for size in [0, 1, 7, 8, 9, len(content) // 2, len(content) - 1, *range(20, len(content), len(content) // 10)]:
+        for size in [0, 1, 7, 8, 9, len(content) - 1, *range(20, len(content), -(-len(content) // 45))][:50]:
             path.write_bytes(content[:size])
             told: list[str] = []
             found = checkpoint.load_latest(pair, told.append)
@@ -271,6 +271,33 @@ def test_at_every_cut_the_old_or_the_new_checkpoint_is_whole(tmp_path, monkeypat
     assert cuts >= 15
 
 
+def test_what_is_lost_with_the_power_costs_no_checkpoint(tmp_path, monkeypatch):
+    """The same with the page cache gone: files without their fsync are empty, folders without theirs are as before."""
+    for limit in itertools.count():
+        folder = tmp_path / str(limit)
+        for step in (1, 2):
+            checkpoint.save(folder, made(step))
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        done = requests(folder, limit, monkeypatch)
+        lose(folder, before, done)
+        found = checkpoint.load_latest(folder, lambda text: None)
+        assert whole(found) and found.step in (2, 3), done
+        if done is None:
+            break
+
+
+def lose(folder: Path, before: dict[Path, bytes], done: list[str] | None) -> None:
+    """Empty what the requests made so far have not synced, and undo what they have renamed without syncing it."""
+    made_so_far = [] if done is None else done
+    synced = 4 if done is None or "rename" in made_so_far else made_so_far.count("fsync")
+    for path in {path for path in folder.rglob("*") if path.is_file()} - before.keys():
+        order = (*FILES[:3], "MANIFEST.json")
+        if order.index(path.name) >= synced:
+            path.write_bytes(b"")
+    if done is not None and "rename" in done and done[-1] == "rename":
+        shutil.rmtree(folder / "step-000003")
+
+
 def test_files_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, made(1))
     machine = Machine(monkeypatch, 10**9)
@@ -302,6 +329,35 @@ def test_disk_full_leaves_the_old_checkpoint_and_no_trace(tmp_path):
     assert re.fullmatch(expected, text)
     assert names(folder) == ["step-000001"]
     assert whole(checkpoint.load_latest(folder, pytest.fail))
+
+
+@pytest.mark.parametrize("share", range(20))
+def test_a_disk_that_is_full_after_any_number_of_bytes(tmp_path, share):
+    """Twenty sizes from nothing to all but the last byte of the largest file."""
+    checkpoint.save(tmp_path, made(1))
+    largest = 2 * 4 * 5_000 * 3
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest * share // 19, limits[1]))
+    try:
+        with pytest.raises(
+            MachineError, match=r"step-000002: file size limit reached, 0\.2 MB needed, [\d.]+ MB free; "
+        ):
+            checkpoint.save(tmp_path, made(2, 5_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path) == ["step-000001"] and whole(checkpoint.load_latest(tmp_path, pytest.fail))
+    assert checkpoint.load(checkpoint.save(tmp_path, made(2, 5_000))).step == 2
+
+
+def test_clocks_do_not_matter(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, made(step))
+    os.utime(tmp_path / "step-000001", (2**32, 2**32))
+    os.utime(tmp_path / "step-000002", (0, 0))
+    found = checkpoint.load_latest(tmp_path, pytest.fail)
+    assert found is not None and found.step == 2
+    checkpoint.save(tmp_path, made(3))
+    assert names(tmp_path) == ["step-000002", "step-000003"]
 
 
 @pytest.mark.parametrize("fails", ["_write", "sync_folder"])

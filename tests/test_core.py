@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import Field
 
 from mockingjay.core import errors
@@ -87,6 +89,19 @@ def test_draws_are_uniform_and_uncorrelated():
 def test_waves_are_padded_on_the_right_and_keep_their_lengths():
     waves = Waves.pad([torch.ones(3), torch.ones(5)])
     assert waves.samples.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]] and waves.lengths.tolist() == [3, 5]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=12), st.randoms())
+def test_what_is_collated_comes_apart_again(lengths, dice):
+    waves = [torch.rand(length) + 1 for length in lengths]
+    order = dice.sample(range(len(waves)), len(waves))
+    batch = Waves.pad([waves[index] for index in order])
+    assert batch.samples.shape == (len(lengths), max(lengths))
+    hidden = Hidden((batch.samples[..., None],), batch.lengths)
+    for index, found in zip(order, hidden.split()):
+        assert torch.equal(found[:, 0], waves[index])
+    assert not batch.samples[~hidden.valid].any()
 
 
 def test_valid_and_split():

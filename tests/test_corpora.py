@@ -33,7 +33,7 @@ def found(corpus, *columns):
 
 
 def test_the_table_ends_with_the_reader_that_takes_everything():
-    assert list(CORPORA) == ["manifest", "csv", "manifests", "librispeech", "timit", "folder"]
+    assert list(CORPORA) == ["manifest", "csv", "features", "manifests", "librispeech", "timit", "folder"]
 
 
 def test_a_plain_folder_with_speakers(tmp_path):

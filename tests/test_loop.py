@@ -136,7 +136,8 @@ def test_ticks_tell_what_happened():
     longest = max(each.seconds for each in batch)
     assert ticks[0].padding == pytest.approx(1 - sum(each.seconds for each in batch) / (longest * len(batch)), abs=1e-3)
     row = ticks[0].row()
-    assert {"step", "seconds", "waited", "loss", "lr", "grad_norm", "audio_seconds", "padding", "error"} == set(row)
+    names = {"step", "seconds", "waited", "loss", "lr", "grad_norm", "audio_seconds", "hours_per_second", "padding"}
+    assert names | {"error"} == set(row)
     assert 0 <= ticks[0].waited <= ticks[0].seconds
 
 
@@ -320,9 +321,32 @@ def test_an_estimate_leaves_no_trace():
     state = torch.random.get_rng_state()
     found = estimate(learner, settings(), list(itertools.islice(loader().steps(), 3)))
     assert 0 < found.seconds < 5 and found.memory > 10**7
+    assert found.flops is not None and 1e6 < found.peak < 1e14
     assert equal(before, learner.state_dict())
     assert all(each.grad is None for each in learner.parameters())
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_operations_are_those_of_its_products():
+    (step,) = itertools.islice(loader().steps(), 1)
+    found = estimate(Toy(), settings(), [step])
+    frames = sum(batch.waves.samples.shape[1] // 160 for batch in step for _ in batch.utterances)
+    seconds = sum(int(batch.waves.lengths.sum()) for batch in step) / 16_000
+    # Forward 160 → 24 → 160; backward towards both matrices, and from the upper one towards its input.
+    assert found.flops * seconds == pytest.approx(2 * frames * 160 * 24 * 5, rel=0.01)
+    tick = next(Run(Toy(), settings()).ticks([step]))
+    assert found.utilisation(tick) == pytest.approx(found.flops * seconds / tick.seconds / found.peak)
+    assert tick.row()["hours_per_second"] == pytest.approx(seconds / tick.seconds / 3600)
+
+
+def test_recurrent_operations_are_not_counted():
+    class Recurrent(Toy):
+        def __init__(self):
+            super().__init__()
+            self.idle = torch.nn.GRU(2, 2)
+
+    found = estimate(Recurrent(), settings(), list(itertools.islice(loader().steps(), 1)))
+    assert found.flops is None and found.utilisation(next(Run(Toy(), settings()).ticks(loader().steps()))) is None
 
 
 def test_a_budget_becomes_steps():

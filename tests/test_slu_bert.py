@@ -344,7 +344,7 @@ def test_the_picture_shows_posteriors():
 
 @pytest.mark.parametrize("change", ["frontend.kind=log-mel", "context.kind=transformer"])
 def test_another_encoder_is_refused(change):
-    with pytest.raises(ConfigError, match=r"objective: encoder is made of .*, expected posteriors and relative-transf"):
+    with pytest.raises(ConfigError, match=r"objective: encoder is made of .*, expected posteriors or recogniser, and"):
         overlay(settings("slu-bert"), assignments([f"objective.encoder.{change}"]))
 
 

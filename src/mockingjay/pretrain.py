@@ -8,9 +8,8 @@ import itertools
 import json
 import math
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,31 +17,33 @@ from typing import Any
 import torch
 
 from mockingjay.audio import AudioError
+from mockingjay.audio.write import write
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError, DataError, TrainingError
-from mockingjay.core.files import writing
 from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance, Waves
-from mockingjay.data.batches import BatchPlan, Loader
+from mockingjay.data.batches import BatchPlan, Loader, Once
 from mockingjay.data.manifest import Corpus, write_manifest
 from mockingjay.data.quarantine import Quarantine, Refusal
-from mockingjay.data.scan import Health, scan
+from mockingjay.data.scan import Health, check_reads, scan
 from mockingjay.data.splits import hold_out
-from mockingjay.encoders.encoder import Encoder
-from mockingjay.encoders.frontends import build_frontend
+from mockingjay.downstream.recognise import filled_in, teach
+from mockingjay.encoders.encoder import Encoder, random_encoder
+from mockingjay.encoders.frontends import Recogniser
 from mockingjay.objectives import build_objective
 from mockingjay.objectives.objective import Objective
+from mockingjay.open import open_representation
 from mockingjay.settings import Settings
 from mockingjay.train import checkpoint, ledger
 from mockingjay.train.distributed import Group, joined, leads
 from mockingjay.train.estimate import Estimate, estimate
 from mockingjay.train.loop import Run, Tick
+from mockingjay.train.pace import Pace, clock
 from mockingjay.train.signals import Stop, listening
 
 OVERHEAD = 0.1  # share of a budget kept for validation, checkpoints and a machine that slows down
 TRIAL = 4  # steps that are timed before a run, at least; the first is not counted
 PATIENCE = 0.02  # share of a budget spent on timing, because a shared machine's speed is not one number
-SILENCE = 20.0  # seconds; the longest time without a line of progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,21 @@ def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], No
     Raises:
         ConfigError: The folder holds a run with other settings.
         DataError: Nothing can be used, or too little.
-        MachineError: The folder cannot be written.
+        MachineError: The folder cannot be written, or another process is writing there.
     """
+    chosen = resolved(chosen)
     recognise(chosen, out)
-    shortest = max(chosen.batches.minimum, build_frontend(chosen.objective.encoder.frontend).receptive / SAMPLE_RATE)
-    with writing(out, 0):
-        out.mkdir(parents=True, exist_ok=True)
+    encoder = random_encoder(chosen.objective.encoder, 0)
+    least = max(chosen.batches.minimum, encoder.receptive / SAMPLE_RATE)
     # Under torchrun every rank looks for itself, and one of them writes.
-    health = scan(corpus, shortest, cache=out / "scan.jsonl" if leads() else None)
+    with ledger.locked(out) if leads() else nullcontext():
+        return _examined(corpus, chosen, out, say, least, encoder.reads)
+
+
+def _examined(
+    corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], None], least: float, reads: int | None
+) -> Health:
+    health = scan(corpus, least, cache=out / "scan.jsonl" if leads() else None)
     # A run that has begun keeps its list, for what it refused while training must stay refused.
     path = out / "quarantine.jsonl" if leads() and not ledger.begun(out) else None
     quarantine = Quarantine(path, chosen.upkeep.refused, anew=True)
@@ -83,6 +91,7 @@ def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], No
         raise DataError(
             f"{corpus.name}: no utterance can be used, expected speech; see the refusals in {out}/quarantine.jsonl"
         )
+    check_reads((each.path for each in health.corpus.utterances), reads)
     speakers = len(health.corpus.speakers) or "unknown"
     say(f"{corpus.name}: {len(health.corpus.utterances)} utterances, {health.hours:.2f} h, {speakers} speakers")
     return health
@@ -95,11 +104,25 @@ def recognise(chosen: Settings, out: Path, utterances: Sequence[Utterance] | Non
         ConfigError: It does; which settings differ is said, or that the utterances do.
         CheckpointError: Its provenance.json is damaged.
     """
-    fingerprint = None
+    chosen, fingerprint = resolved(chosen), None
     if utterances is not None:
         parts = hold_out(utterances, chosen.upkeep.held_out, chosen.batches.seed)
         fingerprint = BatchPlan(parts["train"], chosen.batches).fingerprint
     ledger.check(out, chosen, fingerprint, ledger.HARMLESS | {"steps"})  # a budget has set the steps
+
+
+def resolved(chosen: Settings) -> Settings:
+    """Fill in what a name in the settings stands for: the phone probe that SLU BERT listens to.
+
+    Raises:
+        ConfigError: It names no phone probe of ours.
+        CheckpointError: The probe's folder is damaged.
+    """
+    frontend = chosen.objective.encoder.frontend
+    if not isinstance(frontend, Recogniser.Config):
+        return chosen
+    full = filled_in(frontend, open_representation).model_dump()
+    return config.overlay(chosen, {"objective": {"encoder": {"frontend": full}}})
 
 
 def untested(utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -135,6 +158,7 @@ def pretrain(
         MachineError: No room, no permission, or another process is writing here.
         TrainingError: A step was not finite.
     """
+    chosen = resolved(chosen)
     with ExitStack() as stack:
         group = stack.enter_context(joined(device))
         if group.writes:
@@ -165,6 +189,7 @@ class _Session:
             torch.manual_seed(chosen.train.seed)
             self.learner: Objective = build_objective(chosen.objective)
         self.learner.to(group.device)
+        self.cost = Estimate(math.inf, 0)  # until it is measured
 
     def pretrain(self, budget: float | None, start: Encoder | None) -> Pretrained:
         """Begin or continue, train, and write the encoder."""
@@ -173,7 +198,9 @@ class _Session:
         if saved is None:
             if start is not None:
                 self._check_shape(start)
-            self.learner.prepare(_Prepared(self.plan, self.group.device))
+            if isinstance(self.learner.encoder.frontend, Recogniser):
+                teach(self.learner.encoder.frontend, open_representation)
+            self.learner.prepare(Once(self.plan.utterances, self.plan.config, self.group.device))
             if start is not None:
                 self.learner.encoder.load_state_dict(start.state_dict())
         self._settle_steps(budget, begun=saved is not None)
@@ -187,6 +214,8 @@ class _Session:
         if saved is not None:
             run.restore(saved)
             self.say(f"resuming {self.out} at step {run.step} of {self.settings.train.steps}")
+        if self.cost.flops is None and self.cost.seconds == math.inf:
+            self.cost = self._estimate(1)
         self._train(run, folder)
         encoder = self.learner.encoder.eval()
         if self.group.writes and not self.stop.requested:
@@ -206,17 +235,17 @@ class _Session:
         if budget is not None and config_file.is_file():
             steps = config.read_toml(config_file).get("train", {}).get("steps", self.settings.train.steps)
             self._set_steps(steps)
-            return
+            begun = True
         if begun:
             return
-        cost = self._estimate(TRIAL)
+        self.cost = cost = self._estimate(TRIAL)
         if budget is not None:
-            cost = self._estimate(max(TRIAL, min(100, cost.steps(PATIENCE * budget))))
+            self.cost = cost = self._estimate(max(TRIAL, min(100, cost.steps(PATIENCE * budget))))
             self._set_steps(int(self.group.agree(float(cost.steps(budget * (1 - OVERHEAD))))))
         steps, plan = self.settings.train.steps, self.plan
         hours = steps / plan.steps_per_epoch * plan.seconds_per_epoch / 3600
         self.say(
-            f"{steps} steps of {cost.seconds:.2f} s: about {_clock(steps * cost.seconds)}; "
+            f"{steps} steps of {cost.seconds:.2f} s: about {clock(steps * cost.seconds)}; "
             f"{cost.memory / 2**30:.1f} GiB of memory; "
             f"{hours:.1f} h of audio seen, {steps / plan.steps_per_epoch:.1f} times the corpus"
         )
@@ -258,7 +287,7 @@ class _Session:
         upkeep, steps = self.settings.upkeep, self.settings.train.steps
         validate_every = upkeep.validate_every or max(1, steps // 20)
         log_every = upkeep.log_every or max(1, steps // 500)
-        pace = _Pace(self.say, steps, run.step)
+        pace = Pace(self.say, steps, run.step)
         with ExitStack() as stack:
             metrics = ledger.Metrics(self.out / "metrics.jsonl", run.step) if self.group.writes else None
             if metrics is not None:
@@ -267,7 +296,7 @@ class _Session:
                 validation = self._validate()  # all ranks together
                 if metrics is not None:
                     metrics.append({"step": 0, "validation": validation})
-            for tick in run.ticks(stack.enter_context(closing(self._loader().steps(run.step)))):
+            for tick in stack.enter_context(closing(self._ticks(run, folder, metrics))):
                 leaving = self.group.any(self.stop.requested)
                 if leaving:  # perhaps another rank was asked
                     self.stop.signal = self.stop.signal or signal.SIGTERM
@@ -275,6 +304,8 @@ class _Session:
                 row: dict[str, Any] | None = (
                     tick.row() if tick.step % log_every == 0 or tick.step % validate_every == 0 or last else None
                 )
+                if row is not None and (used := self.cost.utilisation(tick)) is not None:
+                    row["mfu"] = used
                 if row is not None and (tick.step % validate_every == 0 or tick.step == steps):
                     row["validation"] = self._validate()
                 if row is not None and metrics is not None:
@@ -285,6 +316,18 @@ class _Session:
                 pace.tell(tick, row, last)
                 if leaving:
                     break
+
+    def _ticks(self, run: Run, folder: Path, metrics: ledger.Metrics | None) -> Generator[Tick, None, None]:
+        """Take steps; where one of them fails, what was well before it is saved."""
+        with closing(self._loader().steps(run.step)) as steps:
+            try:
+                yield from run.ticks(steps)
+            except TrainingError:
+                # On CUDA it is told a step later, when a moving average may have gone on.
+                if metrics is not None and self.group.device.type == "cpu":
+                    metrics.sync()
+                    checkpoint.save(folder, run.checkpoint(), self.settings.upkeep.keep)
+                raise
 
     def _held_batches(self) -> tuple[list[Batch], float]:
         """Read this rank's share of the held-out utterances, in batches of like lengths; 1 where it counts, else 0."""
@@ -314,12 +357,16 @@ class _Session:
         return means
 
     def _picture(self) -> dict[str, Any] | None:
-        """Show a held-out utterance true, altered and rebuilt."""
+        """Show a held-out utterance true, altered and rebuilt, and write reconstruction.wav where a method sounds."""
         self.learner.eval()
         batch = self.held[0]
         first = Batch(
             Waves(batch.waves.samples[:1, : int(batch.waves.lengths[0])], batch.waves.lengths[:1]), batch.utterances[:1]
         ).to(self.group.device)
+        if self.group.writes and not self.stop.requested:
+            sound = self.learner.reconstruct(first, Draw(self.settings.batches.seed))
+            if sound is not None:
+                write(self.out / "reconstruction.wav", sound.samples[0, : int(sound.lengths[0])])
         picture = self.learner.picture(first, Draw(self.settings.batches.seed))
         if picture is None:
             return None
@@ -338,52 +385,3 @@ class _Session:
             '```python\nimport mockingjay\nencoder = mockingjay.open_representation("path/of/this/folder")\n```\n\n'
             f"```json\n{json.dumps(self.settings.model_dump(mode='json'), indent=2)}\n```\n"
         )
-
-
-class _Prepared:
-    """The training part, once through, for statistics; may be iterated again."""
-
-    def __init__(self, plan: BatchPlan, device: torch.device) -> None:
-        self.plan, self.device = plan, device
-
-    def __iter__(self) -> Iterator[Batch]:
-        single = BatchPlan(self.plan.utterances, self.plan.config)
-        with closing(Loader(single, refuse=lambda utterance, error: None).steps()) as steps:
-            for batches in itertools.islice(steps, single.steps_per_epoch):
-                yield batches[0].to(self.device)
-
-
-class _Pace:
-    """Decides by the clock when to speak and, where no number of steps is set, when to save."""
-
-    def __init__(self, say: Callable[[str], None], steps: int, step: int) -> None:
-        self.say, self.steps, self.first = say, steps, step
-        self.began = self.saved = time.monotonic()
-        self.spoken = -SILENCE
-
-    def save_due(self, step: int, every: int | None) -> bool:
-        now = time.monotonic()
-        due = step % every == 0 if every else now - self.saved > 120.0
-        if due:
-            self.saved = now
-        return due
-
-    def tell(self, tick: Tick, row: dict[str, Any] | None, last: bool) -> None:
-        now = time.monotonic()
-        validation = (row or {}).get("validation")
-        if not last and now - self.spoken < (SILENCE / 4 if validation else SILENCE):
-            return
-        self.spoken = now
-        done = tick.step - self.first
-        left = (self.steps - tick.step) * (now - self.began) / done
-        speed = tick.audio_seconds / tick.seconds
-        words = f"step {tick.step}/{self.steps}  loss {tick.loss:.4f}  {speed:.0f} s of audio per s"
-        if validation:
-            words += "  held out: " + ", ".join(f"{name} {value:.3f}" for name, value in validation.items())
-        self.say(words if last else f"{words}  {_clock(left)} left")
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -59,6 +60,8 @@ def settings(
 ) -> Settings:
     """Resolve an objective's defaults, a preset or TOML file, and `path=value` changes, in this order.
 
+    A preset may begin with `extends = "<preset>"`: it then says only in what it differs from that one.
+
     Raises:
         ConfigError: A name, key or value is wrong.
     """
@@ -67,16 +70,29 @@ def settings(
             f"{objective}: no such objective, expected one of {', '.join(OBJECTIVES)}; check the spelling"
         )
     resolved = config.validate(Settings, {"objective": {"kind": objective}})
-    if preset is not None:
+    for path, table in _preset(objective, preset):
+        resolved = config.overlay(resolved, table, path.name)
+    if seed is not None:
+        resolved = config.overlay(resolved, {"train": {"seed": seed}, "batches": {"seed": seed}})
+    return config.overlay(resolved, config.assignments(changes))
+
+
+def _preset(objective: str, preset: str | None) -> list[tuple[Path, dict[str, Any]]]:
+    """Read a preset and those it extends, the first of them first."""
+    read: list[tuple[Path, dict[str, Any]]] = []
+    while preset is not None:
         path = Path(str(files("mockingjay") / "presets" / objective / f"{preset}.toml"))
         if not path.is_file():
             path = Path(preset)
         if not path.is_file():
+            where = f"{read[-1][0].name}: extends {preset!r}" if read else f"--preset {preset}"
             known = ", ".join(preset_names(objective))
-            raise ConfigError(
-                f"--preset {preset}: no such preset, expected one of {known} or a TOML file; check the spelling"
-            )
-        resolved = config.overlay(resolved, config.read_toml(path), str(path.name))
-    if seed is not None:
-        resolved = config.overlay(resolved, {"train": {"seed": seed}, "batches": {"seed": seed}})
-    return config.overlay(resolved, config.assignments(changes))
+            raise ConfigError(f"{where}: no such preset, expected one of {known} or a TOML file; check the spelling")
+        if any(path == other for other, _ in read):
+            raise ConfigError(f"{path.name}: extends itself by way of {read[-1][0].name}, expected a chain; break it")
+        table = config.read_toml(path)
+        preset = table.pop("extends", None)
+        if not isinstance(preset, str | None):
+            raise ConfigError(f"{path.name}: extends is {preset!r}, expected a preset's name; write it as text")
+        read.append((path, table))
+    return read[::-1]

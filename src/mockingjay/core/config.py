@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from mockingjay.core.errors import ConfigError
+
+MOST = 1e9  # of numbers without an upper bound of their own
+DEEPEST = 32  # tables inside tables that a path may lead through
 
 
 class Config(BaseModel):
@@ -24,8 +27,24 @@ class Config(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=True
     )
 
+    @field_validator("*")
+    @classmethod
+    def _measured(cls, value: Any, info: Any) -> Any:
+        """Refuse sizes that no machine has, where a field has no upper bound of its own."""
+        own = cls.model_fields[str(info.field_name)].metadata
+        if not any(hasattr(each, "le") or hasattr(each, "lt") for each in own) and _largest(value) > MOST:
+            raise ValueError(f"input should be at most {MOST:g} in size")
+        return value
+
 
 C = TypeVar("C", bound=Config)
+
+
+def _largest(value: Any) -> int | float:
+    """The largest absolute value among a number or a tuple of them; 0 of anything else."""
+    if isinstance(value, tuple):
+        return max(map(_largest, value), default=0)
+    return abs(value) if isinstance(value, int | float) else 0
 
 
 def validate(model: type[C], values: Mapping[str, Any], where: str = "") -> C:
@@ -58,7 +77,7 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for text in texts:
         path, equals, value = text.partition("=")
-        if not equals or not path.strip():
+        if not equals or not path.strip() or path.count(".") > DEEPEST:
             raise ConfigError(
                 f"--set {text}: no assignment, expected path=value; write for example --set train.steps=100"
             )
@@ -82,7 +101,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}), expected a TOML file; check the path") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter where it is nested by the hundred
         raise ConfigError(f"{path}: not TOML ({error}); mend that line") from None
 
 
@@ -96,7 +115,7 @@ def to_toml(config: Config, comments: bool = False) -> str:
 def _toml_value(text: str, value: str) -> Any:
     try:
         return tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         if value and not set(value) & set("[]{}\"'=\n"):
             return value
         raise ConfigError(f"--set {text}: {value!r} is not a TOML value; quote strings as path='\"text\"'") from None

@@ -1,6 +1,7 @@
 """Files that are whole or absent: written to a temporary sibling, synced, renamed, and the folder synced."""
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,12 +17,27 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         MachineError: The disk is full, read-only or not ours to write.
     """
+    with replacing(path, len(content)) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path, need: int) -> Iterator[io.BufferedWriter]:
+    """Open a file to write in pieces, which takes its place when the block ends and is gone where the block fails.
+
+    Args:
+        path: The place.
+        need: Bytes about to be written.
+
+    Raises:
+        MachineError: The disk is full, read-only or not ours to write.
+    """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with writing(path, len(content)):
+    with writing(path, need):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -15,12 +15,14 @@ class Representation(nn.Module, ABC):
         depth: How many layers `forward` returns.
         grid: Where the time steps lie; `grid.hop` is in samples.
         receptive: Samples an utterance must have to give at least one step.
+        reads: Values a frame of the files of features it reads; None where it reads sound.
     """
 
     dim: int
     depth: int
     grid: Grid
     receptive: int
+    reads: int | None = None
 
     @abstractmethod
     def forward(self, waves: Waves) -> Hidden:

@@ -12,7 +12,7 @@ class Features(Representation):
         super().__init__()
         self.frontend = frontend
         self.dim, self.depth = frontend.dim, 1
-        self.grid, self.receptive = frontend.grid, frontend.receptive
+        self.grid, self.receptive, self.reads = frontend.grid, frontend.receptive, frontend.reads
 
     def forward(self, waves: Waves) -> Hidden:
         """Compute the frames of a batch.

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from mockingjay.core.errors import CheckpointError, MachineError
 from mockingjay.core.files import sync_folder, writing
+from mockingjay.core.untrusted import parse_record, parse_tensors
 
 FORMAT = 1
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -101,9 +101,13 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: {fault}, expected the file that was saved; remove this folder to use an older one"
         )
-    state = json.loads(contents["state.json"])
-    model, optimiser = (safetensors.torch.load(contents[name]) for name in _FILES[:2])
-    return Checkpoint(state["step"], model, optimiser, state["notes"])
+    # A manifest says that nobody altered the files by chance; who made both could have written anything.
+    model, optimiser = (parse_tensors(contents[name], path / name) for name in _FILES[:2])
+    state = parse_record(contents["state.json"], path / "state.json")
+    step, notes = state.get("step"), state.get("notes")
+    if not isinstance(step, int) or step < 0 or not isinstance(notes, dict):
+        raise CheckpointError(f"{path}/state.json: no step and notes, expected the file that was saved; copy it again")
+    return Checkpoint(step, model, optimiser, notes)
 
 
 def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -258,7 +262,7 @@ def _manifest(name: str, entries: Mapping[str, Any]) -> bytes:
 def _blame(manifest: bytes, entries: Mapping[str, Any]) -> str:
     """Name the file that is not as the manifest says; the manifest itself where all are."""
     try:
-        recorded = json.loads(manifest)
+        recorded = parse_record(manifest, Path(_MANIFEST))
         files, version = recorded["files"], recorded["format"]
         for name, entry in entries.items():
             if entry["bytes"] < files[name]["bytes"]:
@@ -267,7 +271,7 @@ def _blame(manifest: bytes, entries: Mapping[str, Any]) -> str:
                 return f"{name} does not match its SHA-256"
         if version != FORMAT:
             return f"{_MANIFEST} has format {version}, this version writes {FORMAT}"
-    except (ValueError, KeyError, TypeError):
+    except (CheckpointError, KeyError, TypeError):
         pass  # what cannot be read as a manifest is damaged itself
     return f"{_MANIFEST} is damaged"
 

@@ -1,6 +1,11 @@
-"""How long and how much memory a run will take, found out by a few steps that leave no trace."""
+"""How long and how much memory a run will take, found out by a few steps that leave no trace.
+
+The same steps tell how much arithmetic a second of audio costs, and a large matrix product what the machine can do: a
+run's utilisation is the one over the other. Counted is what is executed, of matrix products and convolutions.
+"""
 
 import copy
+import itertools
 import resource
 import statistics
 import sys
@@ -9,11 +14,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mockingjay.core.learner import Learner
 from mockingjay.core.types import Batch
 from mockingjay.train.distributed import Group
-from mockingjay.train.loop import Run
+from mockingjay.train.loop import Run, Tick
+from mockingjay.train.precision import precision_of
+
+_PRODUCT = {"cpu": 1024, "cuda": 8192}  # rows and columns of the product that the machine is measured with: 2 to 20 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +32,16 @@ class Estimate:
 
     seconds: float  # per optimiser step
     memory: int  # bytes at the peak, of the device on CUDA and of the process on a CPU
+    flops: float | None = None  # floating-point operations of all ranks' steps per second of audio; None: not countable
+    peak: float = 0.0  # floating-point operations per second that large matrix products reach on all ranks together
 
     def steps(self, budget: float) -> int:
         """Turn a budget in seconds into a number of steps, at least 1."""
         return max(1, int(budget / self.seconds))
+
+    def utilisation(self, tick: Tick) -> float | None:
+        """What share of the machine's arithmetic a step made use of (MFU), 0–1; None where it cannot be counted."""
+        return None if self.flops is None else self.flops * tick.audio_seconds / (tick.seconds * self.peak)
 
 
 def estimate(
@@ -40,24 +56,60 @@ def estimate(
     Args:
         learner: What is to be trained.
         config: As it will be trained.
-        steps: Micro-batches of a few steps of the plan; the first warms up and, where there are more, is not counted.
+        steps: Micro-batches of a few steps of the plan; the first warms up and counts operations, and where there are
+            more its time does not count.
         device: Where.
         group: All ranks must estimate together; rank 0's clock counts.
     """
     device = torch.device(device)
     group = group or Group(device=device)
-    cuda = device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
+    cuda, source = device.type == "cuda", iter(steps)
     with torch.random.fork_rng([device] if cuda else []):
-        seconds = []
+        first = next(source)
         began = time.perf_counter()
-        for tick in Run(copy.deepcopy(learner), config, device, group).ticks(steps):
+        flops = _operations(learner, config, first, device, group)
+        seconds = [time.perf_counter() - began]
+        if cuda:  # there the network is compiled, and that must be warmed up again
+            torch.cuda.reset_peak_memory_stats(device)
+            source = itertools.chain([first], source)
+        began = time.perf_counter()
+        for tick in Run(copy.deepcopy(learner), config, device, group).ticks(source):
             assert tick.grad_norm >= 0  # reading it waits for the device
             began, last = time.perf_counter(), began
             seconds.append(began - last)
     memory = torch.cuda.max_memory_allocated(device) if cuda else _peak()
-    return Estimate(group.agree(statistics.mean(seconds[1:] or seconds)), memory)
+    counted = seconds[1 + cuda :] or seconds
+    return Estimate(group.agree(statistics.mean(counted)), memory, flops, _speed(config, device, group))
+
+
+def _operations(
+    learner: Learner, config: Run.Config, step: Sequence[Batch], device: torch.device, group: Group
+) -> float | None:
+    """Count the operations of a step per second of its audio, of matrix products and convolutions, as torch does."""
+    run = Run(copy.deepcopy(learner), config.model_copy(update={"compile": "off"}), device, group)
+    with FlopCounterMode(display=False) as counter:
+        (tick,) = run.ticks([step])
+    if any(isinstance(module, nn.RNNBase) for module in learner.modules()):
+        return None  # their kernels are not counted
+    total = torch.tensor(float(counter.get_total_flops()), dtype=torch.float64, device=device)
+    group.sum(total)
+    return total.item() / tick.audio_seconds
+
+
+def _speed(config: Run.Config, device: torch.device, group: Group) -> float:
+    """Measure operations per second in a large square product, the best of three."""
+    size = _PRODUCT[device.type]
+    matrix = torch.ones(size, size, dtype=precision_of(config.precision, device), device=device)
+    seconds = []
+    for _ in range(4):  # the first warms up
+        began = time.perf_counter()
+        _ = matrix @ matrix
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    total = torch.tensor(2.0 * size**3 / min(seconds), dtype=torch.float64, device=device)
+    group.sum(total)
+    return total.item()
 
 
 def _peak() -> int:

@@ -34,21 +34,20 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     with writing(path, 0):
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = path.open("a+b", buffering=0)  # a buffer that the disk refuses is refused once more on closing
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "starting just now"
+            holder = file.read().decode("utf-8", "replace").strip() or "starting just now"
             raise MachineError(
                 f"{folder}: another run is writing here ({holder}), expected a folder of its own; wait for it or "
                 "choose another --out"
             ) from None
         with writing(path, 0):
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 

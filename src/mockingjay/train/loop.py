@@ -76,6 +76,7 @@ class Tick:
         return figures | {
             "grad_norm": self.grad_norm,
             "audio_seconds": self.audio_seconds,
+            "hours_per_second": self.audio_seconds / self.seconds / 3600,
             "padding": self.padding,
             **self.parts,
         }
@@ -104,7 +105,8 @@ class Run:
         warmup: float = Field(default=0.07, ge=0, le=1)
         """Share of the steps in which the learning rate rises."""
         schedule: Schedule = "linear"
-        """After warm-up: fall linearly to 0, or stay constant."""
+        """After warm-up: fall linearly to 0, stay constant, or fall with the inverse square root of the step or
+        along half a cosine."""
         clip: float = Field(default=1.0, gt=0)
         """Largest global gradient norm (code)."""
         accumulate: int = Field(default=1, ge=1)
@@ -128,6 +130,8 @@ class Run:
         self.optimiser = Optimiser(learner, config.optimiser)
         self.step = 0
         self._dtype = precision_of(config.precision, self.device)
+        saved = learner.state_dict().keys()
+        self._buffers = [value for name, value in learner.named_buffers() if name in saved]
         self._watch = _Watch(self.device)
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
             for module in learner.modules():
@@ -141,7 +145,8 @@ class Run:
             batches: For each step from `self.step` on, this rank's micro-batches.
 
         Raises:
-            TrainingError: A loss or gradient is not finite. The weights are those before the step.
+            TrainingError: A loss or gradient is not finite. Weights and buffers are those before the step; the weights
+                alone on CUDA, where it is told a step later.
         """
         source = iter(batches)
         while self.step < self.config.steps:
@@ -185,6 +190,8 @@ class Run:
         torch.manual_seed(address(config.seed, self.step, self.group.rank) & (2**63 - 1))  # for dropout
         self.learner.train()
         self.optimiser.clear()
+        # Statistics that are followed in the forward pass have seen a step that is not finite before anybody knows.
+        before = [value.clone() for value in self._buffers] if self.device.type == "cpu" else []
         totals, names = self._accumulate(micro_batches, progress)
         self.group.sum(totals)
         self.group.sum(self.optimiser.gradients)
@@ -192,9 +199,13 @@ class Run:
         weight = torch.where(totals[1] > 0, totals[1], torch.ones_like(totals[1]))
         norm = torch.linalg.vector_norm(self.optimiser.gradients) / weight
         self._watch.settle()
-        skip = self._watch.look(
-            self.step, totals[0], norm, [each for batch in micro_batches for each in batch.utterances]
-        )
+        try:
+            utterances = [each for batch in micro_batches for each in batch.utterances]
+            skip = self._watch.look(self.step, totals[0], norm, utterances)
+        except TrainingError:
+            for value, old in zip(self._buffers, before):
+                value.copy_(old)
+            raise
         self.optimiser.gradients *= (config.clip / (norm + 1e-6)).clamp(max=1) / weight
         lr = config.learning_rate * SCHEDULES[config.schedule](self.step, config.steps, config.warmup)
         self.optimiser.step(lr, skip)

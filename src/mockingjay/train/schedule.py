@@ -1,8 +1,9 @@
 """The learning rate as a pure function of the step, so that a resumed run cannot have another one."""
 
+import math
 from typing import Literal
 
-Schedule = Literal["linear", "constant"]
+Schedule = Literal["linear", "constant", "inverse-root", "cosine"]
 
 
 def warmup_linear(step: int, steps: int, warmup: float) -> float:
@@ -26,4 +27,25 @@ def warmup_constant(step: int, steps: int, warmup: float) -> float:
     return progress / warmup if progress < warmup else 1.0
 
 
-SCHEDULES = {"linear": warmup_linear, "constant": warmup_constant}
+def warmup_inverse_root(step: int, steps: int, warmup: float) -> float:
+    """Rise linearly to 1, then fall with the inverse square root of the step; at least one step rises.
+
+    MPC (arXiv 1910.09932; code) after Vaswani et al. 2017, section 5.3: k · dim^−½ · min(n^−½, n · w^−³ᐟ²)
+    at the n-th step, counted from 1, of which w rise. Its peak, the learning rate here, is k · (dim · w)^−½.
+    """
+    number, rising = step + 1, max(1.0, warmup * steps)
+    return min(number / rising, (rising / number) ** 0.5)
+
+
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Rise as `warmup_linear`, then fall to 0 along half a cosine: the recipe of wav2vec (arXiv 1904.05862; code)."""
+    progress = step / steps
+    return progress / warmup if progress < warmup else (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+
+
+SCHEDULES = {
+    "linear": warmup_linear,
+    "constant": warmup_constant,
+    "inverse-root": warmup_inverse_root,
+    "cosine": warmup_cosine,
+}
