@@ -3,8 +3,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from speech_like import batch_of
+from command import works
+from speech_like import batch_of, corpus
 
+from mockingjay import audio
+from mockingjay.audio.write import write
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Batch, Grid, Waves
@@ -118,6 +121,20 @@ def test_it_sounds(decoder):
     assert first.samples.isfinite().all() and first.samples.abs().max() > 0
     other = objective.say(batch.waves, batch.utterances[::-1], Draw(0))
     assert not torch.equal(other.samples, first.samples)
+
+
+def test_a_run_leaves_what_it_says_as_audio(tmp_path):
+    quick = ("--preset", "nano", "--steps", 1, "--set", "objective.spoken=0.04")
+    works("pretrain", "autoencoder", *quick, "--data", corpus(tmp_path / "speech", count=6), "--out", tmp_path / "run")
+    said = torch.as_tensor(audio.read(tmp_path / "run" / "reconstruction.wav"))
+    assert said.shape == (640,) and said.abs().max() > 0
+
+
+def test_samples_are_written_as_they_are(tmp_path):
+    samples = torch.tensor([0.0, 0.5, -0.25, 2.0])
+    write(tmp_path / "a.wav", samples)
+    read = torch.as_tensor(audio.read(tmp_path / "a.wav"))
+    torch.testing.assert_close(read, samples.clamp(-1, 1), atol=1 / 32_000, rtol=0)
 
 
 def test_what_is_read_is_the_latent_or_what_lies_below_it(tmp_path):

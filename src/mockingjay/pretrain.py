@@ -21,6 +21,7 @@ from mockingjay.audio.write import write
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError, DataError, TrainingError
+from mockingjay.core.files import writing
 from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance, Waves
 from mockingjay.data.batches import BatchPlan, Loader, Once
 from mockingjay.data.manifest import Corpus, write_manifest
@@ -35,7 +36,7 @@ from mockingjay.objectives.objective import Objective
 from mockingjay.open import open_representation
 from mockingjay.settings import Settings
 from mockingjay.train import checkpoint, ledger
-from mockingjay.train.distributed import Group, joined, leads
+from mockingjay.train.distributed import Group, alone, joined, leads
 from mockingjay.train.estimate import Estimate, estimate
 from mockingjay.train.loop import Run, Tick
 from mockingjay.train.pace import Pace, clock
@@ -70,8 +71,11 @@ def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], No
     recognise(chosen, out)
     encoder = random_encoder(chosen.objective.encoder, 0)
     least = max(chosen.batches.minimum, encoder.receptive / SAMPLE_RATE)
-    # Under torchrun every rank looks for itself, and one of them writes.
-    with ledger.locked(out) if leads() else nullcontext():
+    # Under torchrun every rank looks for itself and one of them writes. There the folder is locked only where the ranks
+    # have met, for one that failed before could not tell the others.
+    with writing(out, 0):
+        out.mkdir(parents=True, exist_ok=True)
+    with ledger.locked(out) if alone() else nullcontext():
         return _examined(corpus, chosen, out, say, least, encoder.reads)
 
 

@@ -121,6 +121,7 @@ def test_a_second_run_is_refused_before_it_reads_or_writes_anything(speech, tmp_
 # ---- little of everything
 
 
+@pytest.mark.slow
 def test_a_poor_machine(tmp_path):
     """A fresh process with 128 files, the C locale, no home, no network, another time zone and an odd name."""
     data = corpus(tmp_path / "data")

@@ -70,8 +70,15 @@ def parse_tensors(content: bytes, where: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{where}: holds {len(names)} tensors, expected at most {TENSORS}; {mend}")
         return safetensors.torch.load(content)
     except (ValueError, RecursionError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise CheckpointError(f"{where}: not safetensors ({reason}), expected what was saved; {mend}") from None
+        raise CheckpointError(
+            f"{where}: not safetensors ({printable(error)}), expected what was saved; {mend}"
+        ) from None
+
+
+def printable(words: object) -> str:
+    """Write a stranger's words on a line of at most a hundred characters, without what steers a terminal."""
+    line = " ".join(str(words).split())[:100]
+    return "".join(mark if mark.isprintable() else "?" for mark in line)
 
 
 class Hollow(TorchFunctionMode):

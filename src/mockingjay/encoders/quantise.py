@@ -111,8 +111,8 @@ class Quantiser(nn.Module):
     @torch.no_grad()
     def begin(self) -> None:
         """Before training, start all codes at vectors noted; from elsewhere they draw all vectors to one place."""
-        self._gather()
         known = (self._lots >= 0)[:, None]
+        # All ranks prepare on the same data, so they need not tell each other.
         self.codebook.copy_(torch.where(known, self._offered, self.codebook))
         self.usage.fill_(1.0)
         if self.config.learn == "average":

@@ -23,7 +23,8 @@ from mockingjay.encoders.dropout import dropout
 class LinearPredictors(nn.Module):
     """One matrix per distance, without biases.
 
-    They start so small that all candidates score alike (ours): larger ones teach the frames to be alike first.
+    They start so small that all candidates score alike (ours): larger ones, and large steps from there, teach the
+    frames to be alike before anything is foretold, which the presets' long warm-up prevents as well.
     """
 
     class Config(Table):
@@ -35,7 +36,7 @@ class LinearPredictors(nn.Module):
         super().__init__()
         self.steps = steps
         self.maps = nn.Linear(inputs, steps * outputs, bias=False)  # one product for all of them
-        nn.init.normal_(self.maps.weight, std=0.1 / math.sqrt(inputs * outputs))
+        nn.init.normal_(self.maps.weight, std=0.01 / math.sqrt(inputs * outputs))
 
     def forward(self, hidden: Float[Tensor, "batch time inputs"]) -> Float[Tensor, "batch time steps outputs"]:
         """Say what will be; the nearest step comes first."""

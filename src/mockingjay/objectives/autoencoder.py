@@ -10,8 +10,9 @@ the latents need not hold, and there is no room for it. The loss is −log p a s
 evaluation −log p alone.
 
 Differs from the paper: layers and sizes are from the code of ae-wavenet; only a segment of each utterance is decoded,
-but the encoder reads all of it; codes that are no longer chosen start anew; a speaker is a learned vector, and now and
-then withheld, so that strangers have one too. No Polyak averaging.
+but the encoder reads all of it and all its latents are counted; codes begin at latents, and those no longer chosen
+start anew; a speaker is a learned vector, and now and then withheld, so that strangers have one too. No Polyak
+averaging.
 """
 
 import itertools

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mockingjay.core import config
 from mockingjay.core.errors import CheckpointError
-from mockingjay.core.untrusted import check_finite, parse_tensors, read_record
+from mockingjay.core.untrusted import check_finite, parse_tensors, printable, read_record
 from mockingjay.encoders.contexts import SharedTransformer
 from mockingjay.encoders.encoder import Encoder, shapes
 from mockingjay.encoders.frontends import FrontendConfig
@@ -164,7 +164,7 @@ def _read_folder(path: Path) -> _Found:
     taken = {short: tensors[name] for name, short in ours.items()}
     if len(taken) < len(ours):
         raise CheckpointError(f"{path}/model.safetensors: two encoders, expected one; save it by itself")
-    return _Found(sizes, {}, taken, tuple(sorted(tensors.keys() - ours.keys())))
+    return _Found(sizes, {}, taken, tuple(map(printable, sorted(tensors.keys() - ours.keys()))))
 
 
 def _read_states(path: Path) -> _Found:
@@ -192,7 +192,7 @@ def _read_states(path: Path) -> _Found:
         sizes=table(settings, "transformer") or table(settings, "mockingjay"),
         features=table(settings, "audio") or table(settings, "online"),
         tensors=tensors,
-        left=tuple(str(name) for name in states if name not in ("Transformer", "Mockingjay")),
+        left=tuple(printable(name) for name in states if name not in ("Transformer", "Mockingjay")),
     )
 
 
@@ -217,7 +217,7 @@ def _load(path: Path) -> Any:
         what = f"asks for {wanted[1]}, which might run code" if wanted else "holds more than weights and plain values"
         raise CheckpointError(f"{path}: {what}, expected tensors alone; {mend}") from None
     except _TORN as error:
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = printable(error) or type(error).__name__
         raise CheckpointError(f"{path}: cannot be read ({reason}), expected a file of torch.save; {mend}") from None
 
 

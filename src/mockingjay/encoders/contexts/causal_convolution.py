@@ -2,7 +2,7 @@
 
 Schneider et al. 2019 (wav2vec, arXiv 1904.05862, section 2.1); before the first step its own values are repeated, and
 layers of the large model add what they read, scaled by √½ (code). Densely connected layers read the sum of all before
-them (Kawakami et al. 2020, arXiv 2001.11128).
+them, and so does what reads the last (Kawakami et al. 2020, arXiv 2001.11128).
 """
 
 from typing import Annotated, Literal
@@ -31,8 +31,8 @@ class ConvolutionStack(nn.Module):
         dim: Width of every layer.
         kernels: Steps each layer reads, the last of them the present one.
         norm: As `SequenceNorm` has it.
-        skip: 'residual': a layer's output is √½ · (what it says + what it read); 'dense': a layer reads the sum of all
-            outputs before it and of the input, over the root of their number; both where the widths match.
+        skip: 'residual': a layer's output is √½ · (what it says + what it read); 'dense': it is the sum of what all
+            layers up to it say and of the input, over the root of their number; both where the widths match.
     """
 
     def __init__(self, inputs: int, dim: int, kernels: tuple[int, ...], norm: Norm, skip: Skip) -> None:
@@ -54,11 +54,11 @@ class ConvolutionStack(nn.Module):
             fits = said.shape == values.shape
             if self.skip == "residual" and fits:
                 said = (said + values) * 0.5**0.5
-            layers.append(said)
-            values = said
             if self.skip == "dense":
                 total, count = (total + said, count + 1) if fits else (said, 1)
-                values = total * count**-0.5
+                said = total * count**-0.5
+            layers.append(said)
+            values = said
         return tuple(layers)
 
 
@@ -81,7 +81,7 @@ class CausalConvolution(Context):
         """After each convolution, over: the whole utterance ('group', as published), the channels of each step
         ('channel', 'layer'), the batch ('batch'), or nothing."""
         skip: Skip = "none"
-        """What a layer adds: nothing, what it read ('residual', wav2vec large), or it reads all before it ('dense')."""
+        """What a layer adds: nothing, what it read ('residual', wav2vec large), or all before it ('dense')."""
 
     def __init__(self, config: Config, inputs: int) -> None:
         super().__init__()
