@@ -197,24 +197,20 @@ def test_causal_convolutions_are_what_a_loop_finds(skip, inputs):
     config = CausalConvolution.Config(kernels=(3, 1, 4), dim=5, norm="layer", skip=skip)
     context = build_context(config, inputs)
     frames = random_frames(inputs, (9,))
-    outputs = [frames.values[0]]
-    for number, convolution in enumerate(context.stack.convolutions):
-        match skip:
-            case "dense":
-                seen = outputs if inputs == 5 or number == 0 else outputs[1:]
-                read = torch.stack(seen).sum(0) / len(seen) ** 0.5
-            case _:
-                read = outputs[-1]
-        said = []
+    said, expected = [frames.values[0]], []
+    read = said[0]
+    for kernel, convolution in zip(config.kernels, context.stack.convolutions):
+        steps = []
         for step in range(9):
-            taps = [read[max(0, step - back)] for back in reversed(range(config.kernels[number]))]
-            said.append(F.layer_norm(convolution.weight @ torch.cat(taps) + convolution.bias, (5,)).relu())
-        said = torch.stack(said)
-        if skip == "residual" and read.shape == said.shape:
-            said = (said + read) * 0.5**0.5
-        outputs.append(said)
-    for layer, expected in zip(context(frames).layers, outputs[1:], strict=True):
-        torch.testing.assert_close(layer[0], expected, atol=1e-5, rtol=1e-5)
+            taps = [read[max(0, step - back)] for back in reversed(range(kernel))]
+            steps.append(F.layer_norm(convolution.weight @ torch.cat(taps) + convolution.bias, (5,)).relu())
+        said.append(torch.stack(steps))
+        summed = said if skip == "dense" else [read, said[-1]] if skip == "residual" else said[-1:]
+        summed = [each for each in summed if each.shape == said[-1].shape]
+        read = torch.stack(summed).sum(0) / len(summed) ** 0.5
+        expected.append(read)
+    for layer, wanted in zip(context(frames).layers, expected, strict=True):
+        torch.testing.assert_close(layer[0], wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("norm", NORMS)
