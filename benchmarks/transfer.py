@@ -68,7 +68,9 @@ def main() -> None:
         learnt = [each for each in spoken[language] if each.id not in tested]
         folder = arguments.out / language
         if not (folder / "encoder" / "config.json").is_file():
-            pretrain(chosen, learnt, folder, budget=arguments.budget, say=print)
+            trained = pretrain(chosen, learnt, folder, budget=arguments.budget, say=print)
+            if trained.stopped:
+                raise SystemExit(trained.stopped)
         opened[f"trained on {language}"] = open_representation(str(folder))
     config = Config(probe=Probe.Config(read="mix"), unseen="drop", seed=arguments.seed)
     rows = []
