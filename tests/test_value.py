@@ -7,10 +7,12 @@ from toy_representation import Toy
 
 from mockingjay.core.errors import DataError
 from mockingjay.core.types import Grid, Hidden, Utterance
+from mockingjay.data.manifest import Corpus
 from mockingjay.downstream import fit_probe, load_probe, open_task, predict, save_probe
 from mockingjay.downstream.fit import Config
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.probe import Probe
+from mockingjay.downstream.questions import prosody
 from mockingjay.downstream.tasks import Targets, build_task
 
 
@@ -131,3 +133,13 @@ def test_recurrent_heads_are_refused(tones):
 
     with pytest.raises(ConfigError, match="gru gives one answer per utterance"):
         fitted(tones, "energy", probe=Probe.Config(head="gru"))
+
+
+@pytest.mark.parametrize("kind", ["pitch", "energy"])
+def test_features_made_elsewhere_are_not_measured(kind, tmp_path):
+    path = str(tmp_path / "one.npy")
+    np.save(path, np.zeros((20, 40), np.float32))
+    with pytest.raises(DataError, match=f"task {kind}: .*one.npy holds features made elsewhere, expected sound"):
+        open_task(kind).learn([Utterance("one", path, 0.2)])
+    corpus = Corpus("features", (Utterance("one", path, 0.2),))
+    assert prosody(corpus, [], 0) == []

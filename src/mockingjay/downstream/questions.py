@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mockingjay.audio import holds_features
 from mockingjay.core.draw import address
 from mockingjay.core.errors import DataError
 from mockingjay.core.files import write_atomically
@@ -88,11 +89,13 @@ def questions(corpus: Corpus, seed: int, say: Callable[[str], None] = lambda lin
 def prosody(corpus: Corpus, asked: Sequence[Question], seed: int) -> list[Question]:
     """Ask for pitch and energy, of the utterances whose phones are asked where there are any.
 
-    Audio labels itself, so of a folder of several corpora the largest is asked.
+    Audio labels itself, so of a folder of several corpora the largest is asked; features made elsewhere do not.
     """
     parts = _sub_corpora(corpus)
     spoken = [each.data for each in asked if each.task.name == "phone"]
     name = max(spoken or parts, key=lambda name: len(parts[name]))
+    if any(holds_features(each.path) for each in parts[name]):
+        return []
     tasks = [Value(Value.Config(kind=kind)) for kind in ("pitch", "energy")]
     return [Question(task, name, partition(parts[name], task, seed)) for task in tasks]
 

@@ -90,6 +90,11 @@ class Value(Task):
         return (targets.counts * (logits.float() - targets.answers) ** 2).sum(-1)
 
     def _values(self, utterance: Utterance) -> Float[np.ndarray, " points"]:
+        if audio.holds_features(utterance.path):
+            raise DataError(
+                f"task {self.name}: {utterance.path} holds features made elsewhere, expected sound to measure it in; "
+                "choose another task"
+            )
         return _measured(self.config.kind, utterance.path, utterance.start, utterance.seconds)
 
 
