@@ -1,6 +1,9 @@
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where bytecode is not kept, each of some fifty processes compiles the same files again: half a minute of three.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+sys.dont_write_bytecode = False
 
 SPEECH = Path(__file__).parents[2] / "shared" / "speech"
 

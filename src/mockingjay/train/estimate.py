@@ -10,12 +10,14 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from mockingjay.core.learner import Learner
 from mockingjay.core.types import Batch
@@ -87,13 +89,34 @@ def _operations(
 ) -> float | None:
     """Count the operations of a step per second of its audio, of matrix products and convolutions, as torch does."""
     run = Run(copy.deepcopy(learner), config.model_copy(update={"compile": "off"}), device, group)
-    with FlopCounterMode(display=False) as counter:
+    with _Operations() as counter:
         (tick,) = run.ticks([step])
     if any(isinstance(module, nn.RNNBase) for module in learner.modules()):
         return None  # their kernels are not counted
-    total = torch.tensor(float(counter.get_total_flops()), dtype=torch.float64, device=device)
+    total = torch.tensor(float(counter.total), dtype=torch.float64, device=device)
     group.sum(total)
     return total.item() / tick.audio_seconds
+
+
+class _Operations(TorchDispatchMode):
+    """Torch's FlopCounterMode without its table by module, and without importing the compiler for two seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # never compiled, so the compiler need not be told to keep out
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=found)
+        return found
 
 
 def _speed(config: Run.Config, device: torch.device, group: Group) -> float:

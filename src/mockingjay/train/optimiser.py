@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from mockingjay.core.config import Config as Table
 from mockingjay.core.errors import CheckpointError, ConfigError
@@ -43,28 +44,24 @@ class Optimiser:
         ends = list(itertools.accumulate(-(-each.numel() // _ALIGN) * _ALIGN for each in values))
         self.gradients: Float[Tensor, " all"] = values[0].new_zeros(ends[-1])
         starts = [0, *ends[:-1]]
-        self._views = [self.gradients[at : at + each.numel()].view_as(each) for at, each in zip(starts, values)]
-        decayed = [each for each in values if each.ndim > 1]
-        plain = [each for each in values if each.ndim <= 1]
-        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-        self._adam = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=0.0,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-        self._names = [
-            name for wanted in (True, False) for name, each in self.parameters.items() if (each.ndim > 1) == wanted
-        ]
+        self._gradients = {
+            name: self.gradients[at : at + each.numel()].view_as(each)
+            for at, (name, each) in zip(starts, self.parameters.items())
+        }
+        self._states = {  # under the names that torch's own AdamW gives them
+            "step": {name: torch.zeros((), device=each.device) for name, each in self.parameters.items()},
+            "exp_avg": {name: torch.zeros_like(each) for name, each in self.parameters.items()},
+            "exp_avg_sq": {name: torch.zeros_like(each) for name, each in self.parameters.items()},
+        }
+        self._config = config
 
     def clear(self) -> None:
         """Set all gradients to zero; backward passes add to them from here."""
         self.gradients.zero_()
-        for parameter, view in zip(self.parameters.values(), self._views):
-            parameter.grad = view
+        for name, parameter in self.parameters.items():
+            parameter.grad = self._gradients[name]
 
+    @torch.no_grad()
     def step(self, lr: float, skip: Float[Tensor, ""] | None = None) -> None:
         """Take one step.
 
@@ -72,37 +69,45 @@ class Optimiser:
             lr: Learning rate.
             skip: On CUDA, 1 keeps weights and moments as they are without the host having to know.
         """
-        for group in self._adam.param_groups:
-            group["lr"] = lr
-        # The hook by which torch.amp.GradScaler skips a fused step.
-        self._adam.found_inf = skip  # pyright: ignore[reportAttributeAccessIssue]
-        self._adam.step()
+        for decay, decayed in ((self._config.weight_decay, True), (0.0, False)):
+            names = [name for name, each in self.parameters.items() if (each.ndim > 1) == decayed]
+            # The function and not the class, which would import torch's compiler for two seconds.
+            adamw(
+                [self.parameters[name] for name in names],
+                [self._gradients[name] for name in names],
+                [self._states["exp_avg"][name] for name in names],
+                [self._states["exp_avg_sq"][name] for name in names],
+                [],
+                [self._states["step"][name] for name in names],
+                fused=True,
+                found_inf=skip,
+                amsgrad=False,
+                beta1=self._config.betas[0],
+                beta2=self._config.betas[1],
+                lr=lr,
+                weight_decay=decay,
+                eps=self._config.eps,
+                maximize=False,
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the moments and step counters as `<parameter>.<moment>`."""
-        states = self._adam.state_dict()["state"]
-        return {
-            f"{name}.{key}": value
-            for index, name in enumerate(self._names)
-            for key, value in states.get(index, {}).items()
-        }
+        return {f"{name}.{kind}": self._states[kind][name] for name in self.parameters for kind in self._states}
 
+    @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` returned.
 
         Raises:
             CheckpointError: A tensor belongs to no parameter of this shape.
         """
-        indices = {name: index for index, name in enumerate(self._names)}
-        states: dict[int, dict[str, Tensor]] = {}
+        ours = self.tensors()
         for key, value in tensors.items():
-            name, _, moment = key.rpartition(".")
-            fits = name in indices and (moment == "step" or value.shape == self.parameters[name].shape)
-            if not fits:
+            if key not in ours or value.shape != ours[key].shape:
                 raise CheckpointError(
                     f"optimizer.safetensors: {key} {tuple(value.shape)} fits no trainable parameter, expected the "
                     "saved run's model; "
                     "use the config in the run's folder"
                 )
-            states.setdefault(indices[name], {})[moment] = value
-        self._adam.load_state_dict({"state": states, "param_groups": self._adam.state_dict()["param_groups"]})
+        for key, value in tensors.items():
+            ours[key].copy_(value)
