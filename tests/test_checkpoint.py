@@ -87,6 +87,15 @@ def test_keeps_the_newest_two_and_sweeps_what_a_killed_writer_left(tmp_path):
     assert len(names(tmp_path)) == 3
 
 
+def test_what_a_killed_writer_had_no_time_to_retire_goes_at_the_next_start(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path / "checkpoints", made(step), keep=3)
+    checkpoint.sweep(tmp_path, keep=3)
+    assert len(names(tmp_path / "checkpoints")) == 3
+    checkpoint.sweep(tmp_path)
+    assert names(tmp_path / "checkpoints") == ["step-000002", "step-000003"]
+
+
 def test_saving_the_same_step_again_changes_nothing(tmp_path):
     checkpoint.save(tmp_path, made(5))
     before = (tmp_path / "step-000005" / "MANIFEST.json").stat().st_ino

@@ -209,7 +209,7 @@ class _Session:
                 self.learner.encoder.load_state_dict(start.state_dict())
         self._settle_steps(budget, begun=saved is not None)
         if self.group.writes:
-            checkpoint.sweep(self.out)
+            checkpoint.sweep(self.out, self.settings.upkeep.keep)
             ledger.claim(self.out, self.settings, self.plan.fingerprint)
             checkpoint.check_room(folder, checkpoint.estimate_bytes(self.learner, self.settings.upkeep.keep))
             named = [(name, each) for name, part in self.parts.items() for each in part]

@@ -135,13 +135,18 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed writer left anywhere in a run's folder; only for whom holds the run's lock."""
-    for path in folder.rglob(".tmp-*"):
+def sweep(run: Path, keep: int = 2) -> None:
+    """Remove what a killed writer left anywhere in a run's folder, and the checkpoint it had no time to retire.
+
+    Only for whom holds the run's lock.
+    """
+    for path in run.rglob(".tmp-*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+    if len(_newest_first(run / "checkpoints")) > keep:
+        _retire(run / "checkpoints", keep)
 
 
 def damage(path: Path, contents: dict[str, bytes] | None = None) -> str | None:
