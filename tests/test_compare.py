@@ -1,19 +1,15 @@
 import json
-import os
 import re
 import shutil
-import signal
 from dataclasses import replace
 
 import pytest
 from browser import chromium, visit
 from command import mockingjay, refuses, works
+from shortcuts import quick_probes, stopping
 from test_pretrain import contents
 
 from mockingjay.core.errors import TrainingError
-from mockingjay.downstream import fit
-from mockingjay.downstream.frozen import FrozenTraining
-from mockingjay.downstream.probe import Probe
 from mockingjay.objectives.apc import APC
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.studies import compare as library
@@ -24,13 +20,8 @@ ROW = {"representation", "task", "metric", "value", "ci95", "n", "seed", "data"}
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Fit probes in a moment."""
-    frozen = FrozenTraining.Config(learning_rates=(1e-2,), updates=10, evaluations=1)
-    probes = {
-        name: fit.Config(probe=Probe.Config(read="mix", head=head), frozen=frozen, seeds=1, unseen="drop")
-        for name, head in (("frame", "linear"), ("utterance", "mlp1"))
-    }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, "PROBES", probes)
+        patch.setattr(library, "PROBES", quick_probes(10))
         patch.setattr(library, "UTTERANCES", 32)
         yield
 
@@ -148,18 +139,9 @@ def test_a_method_that_fails_stops_no_other(talking, whole, tmp_path, monkeypatc
 
 
 def test_interrupted_and_resumed(talking, whole, tmp_path, monkeypatch):
-    forward, count = APC.forward, 0
-
-    def interrupting(self, batch, progress, draw):
-        nonlocal count
-        count += self.training
-        if self.training and count == 6:  # the trial of the estimate comes first
-            os.kill(os.getpid(), signal.SIGINT)
-        return forward(self, batch, progress, draw)
-
     out = without_apc(whole[0], tmp_path / "again")
     with monkeypatch.context() as patch:
-        patch.setattr(APC, "forward", interrupting)
+        patch.setattr(APC, "forward", stopping(APC, 6))  # after the estimate
         said = mockingjay(*command(talking, out))
     assert said.code == 130 and "stopped; the same command goes on" in said.out
     assert {row["representation"] for row in rows_of(out)} == {"mel"}

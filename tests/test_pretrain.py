@@ -12,6 +12,7 @@ import pytest
 import torch
 from command import mockingjay, refuses, works
 from safetensors.torch import load_file
+from shortcuts import stopping
 from speech_like import corpus
 from toy_learner import forked
 
@@ -83,18 +84,9 @@ def test_quiet_says_nothing(speech, tmp_path):
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(speech, whole, tmp_path, monkeypatch):
-    forward, count = Mockingjay.forward, 0
-
-    def interrupting(self, batch, progress, draw):
-        nonlocal count
-        count += self.training
-        if self.training and count == TRIAL + 3:  # the trial of the estimate comes first
-            os.kill(os.getpid(), signal.SIGTERM)
-        return forward(self, batch, progress, draw)
-
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Mockingjay, "forward", interrupting)
+        patch.setattr(Mockingjay, "forward", stopping(Mockingjay, TRIAL + 3, signal.SIGTERM))  # after the estimate
         said = mockingjay(*command(speech, out))
     assert said.code == 143 and "stopped at step 3; the same command goes on" in said.out and not said.err
     assert not (out / "encoder").exists()
@@ -431,16 +423,8 @@ def test_a_signal_to_one_rank_stops_both(speech, tmp_path):
 
 
 def interrupt_rank_1(rank):
-    forward, count = Mockingjay.forward, 0
-
-    def interrupting(self, batch, progress, draw):
-        nonlocal count
-        count += self.training
-        if rank == "1" and self.training and count == TRIAL + 8:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return forward(self, batch, progress, draw)
-
-    Mockingjay.forward = interrupting
+    if rank == "1":
+        Mockingjay.forward = stopping(Mockingjay, TRIAL + 8, signal.SIGTERM)
 
 
 def test_the_other_rank_does_not_wait_for_one_that_failed(speech, tmp_path):

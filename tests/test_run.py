@@ -1,17 +1,14 @@
 import json
-import os
 import re
-import signal
 from pathlib import Path
 
 import pytest
 from command import mockingjay, refuses, works
+from shortcuts import quick_probes, stopping
 from speech_like import corpus
 from test_pretrain import SMALL, contents, final, steps_of
 
-from mockingjay.downstream import fit, questions
-from mockingjay.downstream.frozen import FrozenTraining
-from mockingjay.downstream.probe import Probe
+from mockingjay.downstream import questions
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.pretrain import TRIAL
 
@@ -21,13 +18,8 @@ ROW = {"representation", "task", "metric", "value", "ci95", "n", "seed", "data"}
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Fit probes in a second instead of half a minute."""
-    frozen = FrozenTraining.Config(learning_rates=(1e-2,), updates=20, evaluations=2)
-    probes = {
-        name: fit.Config(probe=Probe.Config(read="mix", head=head), frozen=frozen, seeds=1, unseen="drop")
-        for name, head in (("frame", "linear"), ("utterance", "mlp1"))
-    }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(questions, "PROBES", probes)
+        patch.setattr(questions, "PROBES", quick_probes(20))
         yield
 
 
@@ -86,18 +78,9 @@ def test_the_same_command_again_measures_nothing_anew(whole, talking):
 
 
 def test_resumed_in_the_middle_of_pretraining(whole, talking, tmp_path, monkeypatch):
-    forward, count = Mockingjay.forward, 0
-
-    def interrupting(self, batch, progress, draw):
-        nonlocal count
-        count += self.training
-        if self.training and count == TRIAL + 3:  # the trial of the estimate comes first
-            os.kill(os.getpid(), signal.SIGINT)
-        return forward(self, batch, progress, draw)
-
     out = tmp_path / "again"
     with monkeypatch.context() as patch:
-        patch.setattr(Mockingjay, "forward", interrupting)
+        patch.setattr(Mockingjay, "forward", stopping(Mockingjay, TRIAL + 3))  # after the estimate
         said = mockingjay(*command(talking, out))
     assert said.code == 130 and "stopped at step 3; the same command goes on" in said.out
     assert not (out / "results.json").exists() and not (out / "encoder").exists()
