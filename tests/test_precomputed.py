@@ -10,6 +10,7 @@ from command import refuses, works
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from shortcuts import quick_probes
 from speech_like import speech_like
 
 from mockingjay import audio
@@ -25,6 +26,7 @@ from mockingjay.encoders.frontends import FRONTENDS, Precomputed, Stacked, build
 from mockingjay.objectives import build_objective
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.settings import settings
+from mockingjay.studies import compare
 from mockingjay.train.loop import Run
 
 PLAIN = Precomputed.Config(dim=40, normalise="none")
@@ -365,6 +367,20 @@ def test_pretraining_extraction_and_probing_on_features(tmp_path):
     works("probe", out, "--data", data, "--task", "label:speaker", "--out", tmp_path / "probe", *fit)
     works("probe", "precomputed:40", "--data", data, "--task", "label:speaker", "--out", tmp_path / "plain", *fit)
     assert "s" in works("predict", tmp_path / "plain", data / "s0" / "00.npy")
+
+
+def test_objectives_are_compared_on_features(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "PROBES", quick_probes(5))
+    data, out = corpus(tmp_path / "data", count=48), tmp_path / "run"
+    few = ("--set", "upkeep.validate_every=2", "--set", "train.steps=2")
+    where = ("--data", data, "--out", out)
+    works("compare", "--objectives", "tera", *NANO, *few, *where)
+    rows = json.loads((out / "results.json").read_text())
+    assert rows[0]["representation"] == "precomputed:40"
+    assert rows[-2]["over"].keys() == {"precomputed:40", "random:tera"}
+    assert "surely better than the features: " in (out / "report" / "index.html").read_text()
+    mixed = ("--objectives", "apc:nano,tera:fmllr", "--steps", 2)
+    refuses(2, "the objectives read audio, features of 40 values, expected all", "compare", *mixed, *where)
 
 
 def test_features_and_sound_are_never_taken_for_each_other(tmp_path, trained):

@@ -17,16 +17,24 @@ _UNSURE = 0.15  # the same where chance may have made it
 _PANELS = 3  # learning curves side by side
 
 
+def features_as_they_are(rows: Sequence[Row]) -> tuple[str, str]:
+    """Find the name and the word of what stands in the first row: log-mel, or features made elsewhere."""
+    name = rows[0]["representation"]
+    return name, "log-mel" if name == "mel" else "the features"
+
+
 def gains(names: Sequence[str], columns: Sequence[Column], rows: Sequence[Row]) -> Drawing:
-    """Draw how much better each trained encoder is than log-mel, and than the same network untrained.
+    """Draw how much better each trained encoder is than features as they are, and than the same network untrained.
 
     Args:
         names: Of the trained encoders, from the top.
         columns: Of the questions.
-        rows: Result rows; `over` holds the paired differences to `mel` and to `random:<name>`.
+        rows: Result rows; `over` holds the paired differences to the features and to `random:<name>`.
     """
     cells = {(row["representation"], row["task"], row["data"]): row.get("over", {}) for row in rows}
-    panels = {"against log-mel": "mel", "against the same network untrained": "random:{}"}
+    plain, word = features_as_they_are(rows)
+    bar = f"against {word}"
+    panels = {bar: plain, "against the same network untrained": "random:{}"}
     found: dict[tuple[str, str, Column], Mapping[str, Any]] = {}
     for title, rival in panels.items():
         for name in names:
@@ -45,14 +53,14 @@ def gains(names: Sequence[str], columns: Sequence[Column], rows: Sequence[Row]) 
             for row, name in enumerate(names):
                 for place, column in enumerate(columns):
                     _cell(axes, place, row, found.get((title, name, column)), largest[column], column)
-    sure = sum(over["verdict"] == "holds" for (title, *_), over in found.items() if title == "against log-mel")
-    measured = sum(title == "against log-mel" for title, *_ in found)
+    sure = sum(over["verdict"] == "holds" for (title, *_), over in found.items() if title == bar)
+    measured = sum(title == bar for title, *_ in found)
     caption = (
         "Differences in percentage points, of R² in hundredths, paired by utterance: blue is better, orange worse, the "
         "stronger the larger within a question. Bold where the 95 % interval of the difference leaves out zero; "
         "the pale ones may be chance."
     )
-    return Drawing(canvas, f"Heat map of differences; {sure} of {measured} are surely better than log-mel.", caption)
+    return Drawing(canvas, f"Heat map of differences; {sure} of {measured} are surely better than {word}.", caption)
 
 
 def learning_curves(curves: Mapping[str, Sequence[Row]]) -> Drawing:

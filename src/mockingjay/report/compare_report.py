@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mockingjay.report import compare_figures, figures
+from mockingjay.report.compare_figures import features_as_they_are
 from mockingjay.report.page import Block, Cell, Code, KeyValues, Page, Section, Table
 from mockingjay.report.tables import Column, Row, lay_out, number, results_table
 
@@ -76,14 +77,15 @@ def _best(column: Column, rows: Sequence[Row], names: Sequence[str]) -> str:
     if not trained:
         return f"{called}: no trained encoder has been asked."
     best = max(trained, key=lambda row: row["value"])
-    mel = f", log-mel {number(asked['mel']['value'], column.metric)}" if "mel" in asked else ""
-    over = [row.get("over", {}).get("mel") for row in trained]
+    plain, word = features_as_they_are(rows)
+    bar = f", {word} {number(asked[plain]['value'], column.metric)}" if plain in asked else ""
+    over = [row.get("over", {}).get(plain) for row in trained]
     better, worse = (
         sum(each is not None and each["verdict"] == word for each in over) for word in ("holds", "does not")
     )
     return (
-        f"{called}: the best objective is {best['representation']} with {number(best['value'], column.metric)}{mel}; "
-        f"surely better than log-mel: {better} of {len(trained)}, surely worse: {worse}."
+        f"{called}: the best objective is {best['representation']} with {number(best['value'], column.metric)}{bar}; "
+        f"surely better than {word}: {better} of {len(trained)}, surely worse: {worse}."
     )
 
 
@@ -96,7 +98,7 @@ def _results(rows: Sequence[Row], names: Sequence[str], failures: Mapping[str, s
         "where 0 is what always answering the mean reaches. The second table is of the same networks before training; "
         "objectives of one shape share them."
     )
-    trained = _table(rows, ["mel", *names])
+    trained = _table(rows, [features_as_they_are(rows)[0], *names])
     failed = tuple((Cell(name), *(Cell("failed") for _ in trained.columns[1:])) for name in failures)
     before = (_table(rows, [f"random:{name}" for name in names]),) if names else ()
     return Section(title, text, (replace(trained, rows=trained.rows + failed), *before))
@@ -112,7 +114,8 @@ def _gains(rows: Sequence[Row], names: Sequence[str]) -> Section:
     title = "What training gains"
     if not names or not rows:
         return Section(title, "No objective has been probed yet.")
-    text = "The same utterances, answered from each encoder, from log-mel and from the untrained network."
+    word = features_as_they_are(rows)[1]
+    text = f"The same utterances, answered from each encoder, from {word} and from the untrained network."
     return Section(title, text, (figures.inline(compare_figures.gains(names, _columns(rows), rows), "gains"),))
 
 

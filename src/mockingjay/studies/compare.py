@@ -7,7 +7,7 @@ again goes on where it was.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,9 @@ from typing import Any
 
 from mockingjay.core.draw import address
 from mockingjay.core.errors import CheckpointError, ConfigError, DataError, TrainingError
-from mockingjay.core.files import write_atomically
 from mockingjay.core.types import SAMPLE_RATE, Utterance
-from mockingjay.data.batches import BatchPlan
 from mockingjay.data.manifest import Corpus
+from mockingjay.data.scan import Health
 from mockingjay.data.splits import hold_out
 from mockingjay.downstream import fit
 from mockingjay.downstream.frozen import FrozenTraining
@@ -29,7 +28,7 @@ from mockingjay.encoders.encoder import random_encoder
 from mockingjay.open import open_representation
 from mockingjay.pretrain import Pretrained, examine, pretrain
 from mockingjay.settings import Settings
-from mockingjay.train import ledger
+from mockingjay.studies.cards import check_card, check_run, tested, write_card
 
 Row = Mapping[str, Any]
 UTTERANCES = 480  # asked of each question: twenty objectives and their untrained encoders have to be probed
@@ -101,7 +100,7 @@ def compare(
         DataError: Nothing can be used, or too little.
         MachineError: No room, no permission, or another process is writing here.
     """
-    health = examine(corpus, _strictest(contestants.values()), out, say)
+    plain, health = _examine(contestants, corpus, out, say)
     known = questions(health.corpus, seed, say)
     known += prosody(health.corpus, known, seed)
     asked = [question.at_most(UTTERANCES) for question in _widest(known)]
@@ -110,7 +109,8 @@ def compare(
     probes = out / "probes"
     comparison = Comparison(health.corpus.name, dict(contestants))
     ask = partial(probe, asked=asked, say=say, probes=PROBES)
-    comparison.rows += ask("mel", "mel", open_representation("mel"), folder=probes / "mel")
+    own = {plain: probes / plain.replace(":", "-")}
+    comparison.rows += ask(plain, plain, open_representation(plain), folder=own[plain])
     yield comparison
     for number, (name, chosen) in enumerate(contestants.items(), 1):
         say(f"{name}: {number} of {len(contestants)}")
@@ -124,7 +124,7 @@ def compare(
             run = str((out / name).absolute())
             opened = f"random:{run}@{seed}"
             shape = address(chosen.objective.encoder.model_dump_json(), seed)  # objectives of one shape share it
-            places = {"mel": probes / "mel", f"random:{name}": probes / f"random-{shape:016x}", name: probes / name}
+            places = own | {f"random:{name}": probes / f"random-{shape:016x}", name: probes / name}
             rows = ask(f"random:{name}", opened, open_representation(opened), folder=places[f"random:{name}"])
             rows += ask(name, run, trained.encoder, folder=places[name])
         except (TrainingError, DataError, ConfigError, CheckpointError) as error:
@@ -140,21 +140,35 @@ def compare(
 
 
 def _beside(row: Row, places: Mapping[str, Path]) -> Row:
-    """Add how much a row is better than log-mel, and a trained encoder than the same untrained, paired by utterance."""
-    own = row["representation"]
-    rivals = [name for name in places if name != own and (name == "mel" or not own.startswith("random:"))]
+    """Add how much a row is better than features as they are, and trained than untrained, paired by utterance."""
+    own, plain = row["representation"], next(iter(places))
+    rivals = [name for name in places if name != own and (name == plain or not own.startswith("random:"))]
     found = {name: difference(row, places[own], places[name]) for name in rivals}
     return {**row, "over": {name: asdict(each) | {"verdict": each.verdict} for name, each in found.items() if each}}
 
 
-def _strictest(contestants: Collection[Settings]) -> Settings:
-    """The settings that ask for the longest utterances: what serves them serves all."""
-    return max(
-        contestants,
-        key=lambda chosen: max(
-            chosen.batches.minimum, random_encoder(chosen.objective.encoder, 0).receptive / SAMPLE_RATE
-        ),
-    )
+def _examine(
+    contestants: Mapping[str, Settings], corpus: Corpus, out: Path, say: Callable[[str], None]
+) -> tuple[str, Health]:
+    """Look at the corpus as it serves all objectives, and name the features that all encoders are measured against.
+
+    Raises:
+        ConfigError: No corpus can be read by all of them.
+        DataError: Nothing can be used, or too little.
+    """
+    shapes = {name: random_encoder(chosen.objective.encoder, 0) for name, chosen in contestants.items()}
+    reads = {shape.reads for shape in shapes.values()}
+    if len(reads) > 1:
+        widths = ", ".join(sorted("audio" if each is None else f"features of {each} values" for each in reads))
+        raise ConfigError(
+            f"compare: the objectives read {widths}, expected all to read the same; leave out those that cannot"
+        )
+    least = {
+        name: max(each.batches.minimum, shapes[name].receptive / SAMPLE_RATE) for name, each in contestants.items()
+    }
+    health = examine(corpus, contestants[max(least, key=least.__getitem__)], out, say)  # serves it, and all are served
+    (width,) = reads
+    return "mel" if width is None else f"precomputed:{width}", health
 
 
 def _widest(asked: Sequence[Question]) -> list[Question]:
@@ -176,21 +190,12 @@ def _recognise(
     seed: int,
 ) -> None:
     """Refuse a folder that holds another comparison, or else make it this one's."""
-    tested = [[question.slug, *(each.id for each in question.parts.test)] for question in asked]
-    ours = {"budget": budget, "seed": seed, "tested": f"{address(json.dumps(tested)):016x}"}
+    ours = {"budget": budget, "seed": seed, "tested": tested(asked)}
     card = out / "comparison.json"
-    theirs = json.loads(card.read_text("utf-8")) if card.is_file() else ours
-    differing = ", ".join(key for key in ours if theirs.get(key) != ours[key])
-    if differing:
-        raise ConfigError(
-            f"{out}: holds a comparison with other {differing}, expected those in its comparison.json; "
-            "take them back or choose another --out"
-        )
+    check_card(card, ours, "a comparison")
     for name, chosen in contestants.items():
-        part = hold_out(learnt, chosen.upkeep.held_out, chosen.batches.seed)["train"]
-        fingerprint = BatchPlan(part, chosen.batches).fingerprint
-        ledger.check(out / name, chosen, fingerprint, ledger.HARMLESS | ({"steps"} if budget else set()))
-    write_atomically(card, (json.dumps(ours, indent=1) + "\n").encode())
+        check_run(out / name, chosen, learnt, budget)
+    write_card(card, ours)
     for question in asked:
         question.parts.write(out / "splits" / f"{question.slug}.json")
 
