@@ -1,17 +1,15 @@
 import pytest
 
 from mockingjay.core.errors import DataError
-from mockingjay.data.alignments import (
+from mockingjay.data.alignments import fold, read_ctm, read_lab, read_phn, read_textgrid
+from mockingjay.data.phones import (
     ARPABET_41_TO_39,
+    ARPABET_72,
     ARPABET_72_TO_41,
+    FOLDINGS,
     TIMIT_48_TO_39,
     TIMIT_61_TO_39,
     TIMIT_61_TO_48,
-    fold,
-    read_ctm,
-    read_lab,
-    read_phn,
-    read_textgrid,
 )
 
 GRID = """File type = "ooTextFile"
@@ -98,6 +96,10 @@ def test_folding_tables():
     assert silences == {"h#", "pau", "epi", "q", "bcl", "dcl", "gcl", "pcl", "tcl", "kcl"}
     assert len(set(ARPABET_72_TO_41.values())) == 41 and set(ARPABET_41_TO_39) == set(ARPABET_72_TO_41.values())
     assert set(TIMIT_61_TO_39.values()) - set(ARPABET_41_TO_39.values()) == {"dx"}
+    assert len(set(ARPABET_72)) == 72 and set(ARPABET_72) <= set(ARPABET_72_TO_41)
+    assert {name: len(set(table.values())) for name, table in FOLDINGS.items()} == {"48": 48, "41": 41, "39": 39}
+    for table in FOLDINGS.values():  # folding twice is folding once, so folded labels may be given again
+        assert all(table[phone] == phone for phone in table.values())
 
 
 def test_fold():

@@ -33,7 +33,7 @@ def found(corpus, *columns):
 
 
 def test_the_table_ends_with_the_reader_that_takes_everything():
-    assert list(CORPORA) == ["manifest", "csv", "features", "manifests", "librispeech", "timit", "folder"]
+    assert list(CORPORA)[-1] == "folder" and list(CORPORA).index("manifest") < list(CORPORA).index("manifests")
 
 
 def test_a_plain_folder_with_speakers(tmp_path):
@@ -176,17 +176,17 @@ def test_librispeech(tmp_path):
 def test_timit(tmp_path):
     tree(
         tmp_path,
-        "TRAIN/DR1/FCJF0/SA1.WAV",
-        "TRAIN/DR1/FCJF0/SA1.WAV.wav",
-        "TRAIN/DR1/FCJF0/SA1.PHN=0 3200 h#\n3200 8000 sh\n",
-        "TRAIN/DR1/FCJF0/SA1.TXT=0 46797 She had your dark suit.\n",
+        "TRAIN/DR1/FCJF0/SI1.WAV",
+        "TRAIN/DR1/FCJF0/SI1.WAV.wav",
+        "TRAIN/DR1/FCJF0/SI1.PHN=0 3200 h#\n3200 8000 sh\n",
+        "TRAIN/DR1/FCJF0/SI1.TXT=0 46797 She had your dark suit.\n",
         "TEST/DR2/MABC1/SX33.WAV",
         "TEST/DR2/MABC1/SX33.PHN=0 8000 h#\n",
     )
     corpus = open_corpus(tmp_path)
     assert found(corpus, "speaker", "split", "text", "dialect", "gender", "sentence") == {
-        "test-dr2-mabc1-sx33": ("mabc1", "test", None, "dr2", "m", "sx"),
-        "train-dr1-fcjf0-sa1": ("fcjf0", "train", "She had your dark suit.", "dr1", "f", "sa"),
+        "test-dr2-mabc1-sx33": ("mabc1", "dev", None, "dr2", "m", "sx"),
+        "train-dr1-fcjf0-si1": ("fcjf0", "train", "She had your dark suit.", "dr1", "f", "si"),
     }
     assert corpus.utterances[1].alignment == ((0.0, 0.2, "h#"), (0.2, 0.5, "sh"))
 

@@ -1,13 +1,15 @@
-"""`mockingjay corpus`: look at a corpus, or make the embedded one."""
+"""`mockingjay corpus`: look at a corpus, write it for other toolkits, or make the embedded one."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from mockingjay.cli.options import Json, Seed
+from mockingjay.cli.options import Json, Quiet, Seed
 
-app = typer.Typer(help="Look at a corpus, or make the embedded one.", no_args_is_help=True)
+Format = Literal["lhotse", "kaldi", "nemo"]
+
+app = typer.Typer(help="Look at a corpus, write it for other toolkits, or make the embedded one.", no_args_is_help=True)
 
 
 @app.command("inspect")
@@ -29,6 +31,22 @@ def inspect(
         print(f"{name:<42} {value}")
     for refusal in health.corpus.refused:
         print(f"refused: {refusal.text}")
+
+
+@app.command("export")
+def export(
+    path: Annotated[Path, typer.Argument(help="A folder of audio, a manifest, a CSV, or a corpus in its own layout.")],
+    to: Annotated[Format, typer.Option("--to", help="lhotse, kaldi or nemo.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the lists; the audio stays where it is.")],
+    quiet: Quiet = False,
+) -> None:
+    """Write a corpus's lists as another toolkit reads them."""
+    from mockingjay.cli.output import read_corpus, teller
+    from mockingjay.data.export import export as library_export
+
+    say = teller(quiet)
+    for written in library_export(read_corpus(path, say), to, out):
+        say(str(written))
 
 
 @app.command("talking")

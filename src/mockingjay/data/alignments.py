@@ -1,4 +1,4 @@
-"""When each phone is said: readers of the usual files, and the foldings between phone sets.
+"""When each phone is said: readers of the usual files.
 
 Times are seconds from the start of the audio; a phone's name is as written, except that an interval without a name is
 `sil`.
@@ -18,48 +18,11 @@ from praatio.utilities.constants import Interval
 
 from mockingjay.audio import shown
 from mockingjay.core.errors import DataError
+from mockingjay.data.phones import SILENCE
 
 Alignment: TypeAlias = tuple[tuple[float, float, str], ...]
 
-SILENCE = "sil"
 _TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")  # how the names of phone tiers end, "ann - phones" too
-
-# Lee & Hon (1989), "Speaker-independent phone recognition using hidden Markov models": TIMIT's 61 symbols are
-# trained as 48 and scored as 39. The glottal stop q is deleted there; a frame must have a class, so here it is silence.
-_SAME_48 = (
-    "iy ih eh ae ix ax ah uw uh ao aa ey ay oy aw ow er l el r w y m n en ng "
-    "v f dh th z s zh sh jh ch b p d dx t g k hh epi"
-)
-TIMIT_61_TO_48: Mapping[str, str] = {
-    **{phone: phone for phone in _SAME_48.split()},
-    **dict.fromkeys(("pcl", "tcl", "kcl"), "cl"),
-    **dict.fromkeys(("bcl", "dcl", "gcl"), "vcl"),
-    **dict.fromkeys(("h#", "pau", "q"), SILENCE),
-    **{"ux": "uw", "axr": "er", "ax-h": "ax", "em": "m", "nx": "n", "eng": "ng", "hv": "hh"},
-}
-TIMIT_48_TO_39: Mapping[str, str] = {
-    **{phone: phone for phone in TIMIT_61_TO_48.values()},
-    **{"cl": SILENCE, "vcl": SILENCE, "epi": SILENCE},
-    **{"el": "l", "en": "n", "zh": "sh", "ao": "aa", "ix": "ih", "ax": "ah"},
-}
-TIMIT_61_TO_39: Mapping[str, str] = {phone: TIMIT_48_TO_39[middle] for phone, middle in TIMIT_61_TO_48.items()}
-
-# The 72 labels of forced aligners on English: CMUdict's 15 vowels with stress 0, 1 or 2, its 24 consonants, sil, sp,
-# spn. Without stress, and with one silence, 41 are left: 39 phones, SIL and SPN.
-_VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()  # noqa: SIM905
-_CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()  # noqa: SIM905
-ARPABET_72_TO_41: Mapping[str, str] = {
-    **{f"{vowel}{stress}": vowel for vowel in _VOWELS for stress in ("0", "1", "2", "")},
-    **{consonant: consonant for consonant in _CONSONANTS},
-    **dict.fromkeys(("SIL", "SP", "sil", "sp", "", "<eps>"), "SIL"),
-    **dict.fromkeys(("SPN", "spn"), "SPN"),
-}
-# The 41 as Lee & Hon's 39 classes, so that aligned and hand-labelled corpora share their labels. CMUdict has no flap,
-# so dx never comes out; spoken noise has no class of its own there and becomes silence.
-ARPABET_41_TO_39: Mapping[str, str] = {
-    **{phone: TIMIT_61_TO_39[phone.lower()] for phone in _VOWELS + _CONSONANTS},
-    **{"SIL": SILENCE, "SPN": SILENCE},
-}
 
 
 def fold(alignment: Alignment, table: Mapping[str, str]) -> Alignment:
@@ -92,7 +55,7 @@ def read_textgrid(path: str | os.PathLike[str]) -> Alignment:
         raise DataError(f"{shown(path)}: {what}, expected one; rename the phone tier")
     tier = tiers[named[0] if named else next(iter(tiers))]
     entries = [entry for entry in tier.entries if isinstance(entry, Interval)]
-    return _ordered(path, [(each.start, each.end, each.label.strip() or SILENCE) for each in entries])
+    return ordered(path, [(each.start, each.end, each.label.strip() or SILENCE) for each in entries])
 
 
 def read_ctm(path: str | os.PathLike[str]) -> dict[str, Alignment]:
@@ -107,7 +70,7 @@ def read_ctm(path: str | os.PathLike[str]) -> dict[str, Alignment]:
             raise _wrong(path, number, fields, "utterance channel start duration phone")
         start, duration = _times(path, number, fields, fields[2:4], "utterance channel start duration phone")
         rows[fields[0]].append((start, start + duration, fields[4]))
-    return {id: _ordered(path, sorted(intervals)) for id, intervals in rows.items()}
+    return {id: ordered(path, sorted(intervals)) for id, intervals in rows.items()}
 
 
 def read_lab(path: str | os.PathLike[str]) -> Alignment | None:
@@ -128,7 +91,7 @@ def read_lab(path: str | os.PathLike[str]) -> Alignment | None:
             raise _wrong(path, number, fields, "start end phone")
         start, end = _times(path, number, fields, fields[:2], "start end phone")
         intervals.append((start / 1e7, end / 1e7, fields[2]) if whole else (start, end, fields[2]))
-    return _ordered(path, intervals)
+    return ordered(path, intervals)
 
 
 def read_phn(path: str | os.PathLike[str], rate: int = 16_000) -> Alignment:
@@ -143,7 +106,7 @@ def read_phn(path: str | os.PathLike[str], rate: int = 16_000) -> Alignment:
             raise _wrong(path, number, fields, "start end phone")
         start, end = _times(path, number, fields, fields[:2], "start end phone")
         intervals.append((start / rate, end / rate, fields[2]))
-    return _ordered(path, intervals)
+    return ordered(path, intervals)
 
 
 def _fields(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
@@ -174,7 +137,12 @@ def _wrong(path: str | os.PathLike[str], number: int, fields: list[str], expecte
     return DataError(f"{shown(path)}:{number}: {' '.join(fields)!r}, expected '{expected}'; mend that line")
 
 
-def _ordered(path: str | os.PathLike[str], intervals: list[tuple[float, float, str]]) -> Alignment:
+def ordered(path: str | os.PathLike[str], intervals: list[tuple[float, float, str]]) -> Alignment:
+    """Make intervals an alignment.
+
+    Raises:
+        DataError: They are not in order.
+    """
     before = 0.0
     for start, end, phone in intervals:
         if not before <= start <= end:

@@ -20,9 +20,10 @@ from mockingjay.audio import shown
 from mockingjay.core.errors import DataError
 from mockingjay.core.files import writing
 from mockingjay.core.types import Utterance
+from mockingjay.data.lines import numbered, table
 from mockingjay.data.quarantine import Refusal
 
-_OWN = frozenset({"id", "path", "duration_s", "start_s", "speaker", "split", "text", "alignment"})
+OWN = frozenset({"id", "path", "duration_s", "start_s", "speaker", "split", "text", "alignment"})  # never labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ def read_manifest(path: str | os.PathLike[str]) -> Corpus:
     utterances: list[Utterance] = []
     lines: dict[str, int] = {}  # id → line
     again: list[tuple[int, str]] = []
-    for number, text in _lines(path):
-        utterance = _utterance(_table(text, f"{shown(path)}:{number}"), folder, f"{shown(path)}:{number}")
+    for number, text in numbered(path, "a manifest"):
+        utterance = _utterance(table(text, f"{shown(path)}:{number}"), folder, f"{shown(path)}:{number}")
         if utterance.id in lines:
             again.append((number, utterance.id))
         lines.setdefault(utterance.id, number)
@@ -105,58 +106,6 @@ def select(utterances: Iterable[Utterance], where: Mapping[str, str]) -> tuple[U
     return kept
 
 
-def _lines(path: Path) -> Iterable[tuple[int, str]]:
-    """Yield numbered lines without their ends; a byte-order mark and blank lines are passed over."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                text = line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").decode("utf-8").strip()
-                if text:
-                    yield number, text
-    except OSError as error:
-        raise DataError(
-            f"{shown(path)}: cannot be read ({error.strerror}), expected a manifest; check the path"
-        ) from None
-    except UnicodeDecodeError as error:
-        what = f"not UTF-8 (byte {error.object[error.start]:#04x} at column {error.start + 1})"
-        raise DataError(f"{shown(path)}:{number}: {what}, expected JSON in UTF-8; save it again as UTF-8") from None
-
-
-class _ConstantError(ValueError):
-    """NaN or an infinity, which JSON does not have."""
-
-
-def _refuse_constant(name: str) -> Any:
-    raise _ConstantError(name)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise KeyError(next(key for key in keys if keys.count(key) > 1))
-    return table
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
-
-
-def _table(text: str, where: str) -> dict[str, Any]:
-    try:
-        row = _JSON.decode(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON at column {error.colno} ({error.msg}); mend that line") from None
-    except _ConstantError as error:
-        raise DataError(f"{where}: holds {error}, expected finite numbers; use null for what is missing") from None
-    except KeyError as error:
-        raise DataError(f"{where}: key {error} stands twice, expected once; remove one of them") from None
-    except RecursionError:
-        raise DataError(f"{where}: nested too deeply, expected a flat object; mend that line") from None
-    if not isinstance(row, dict):
-        raise DataError(f'{where}: is a {type(row).__name__}, expected an object such as {{"id": …}}; mend that line')
-    return row
-
-
 def _utterance(row: dict[str, Any], folder: str, where: str) -> Utterance:
     id = _text(row, "id", where, required=True)
     if any(ord(mark) < 32 or 0x7F <= ord(mark) < 0xA0 or 0xD800 <= ord(mark) < 0xE000 for mark in id):
@@ -173,7 +122,7 @@ def _utterance(row: dict[str, Any], folder: str, where: str) -> Utterance:
         speaker=_text(row, "speaker", where),
         split=_text(row, "split", where),
         text=_text(row, "text", where),
-        labels=_labels(row, where),
+        labels=labels(row, where),
         alignment=_alignment(row.get("alignment"), where),
     )
 
@@ -188,6 +137,10 @@ def resolve(path: str, folder: str, where: str) -> str:
     if "://" in path or start.startswith(("pipe:", "|")) or path.rstrip().endswith("|") or "\0" in path:
         what = f"path {path!r} is a URL or a command, expected a file's path"
         raise DataError(f"{where}: {what}; nothing is fetched or run: write the audio to files first")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: path {path!r} is no text, expected a file's path; mend that line") from None
     return os.path.normpath(os.path.join(folder, path))
 
 
@@ -211,9 +164,14 @@ def _number(row: dict[str, Any], key: str, where: str) -> float | None:
     raise DataError(f"{where}: key '{key}' is {value!r}, expected seconds, 0 or more; mend that line")
 
 
-def _labels(row: dict[str, Any], where: str) -> dict[str, str]:
-    labels = {sys.intern(key): _label(value, key, where) for key, value in row.items() if key not in _OWN}
-    return {key: label for key, label in labels.items() if label is not None}
+def labels(row: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Write a JSON object's further single values as labels; nulls, lists and tables are passed over.
+
+    Raises:
+        DataError: One is not finite.
+    """
+    texts = {sys.intern(key): _label(value, key, where) for key, value in row.items() if key not in OWN}
+    return {key: text for key, text in texts.items() if text is not None}
 
 
 def _label(value: Any, key: str, where: str) -> str | None:
@@ -248,7 +206,7 @@ def _alignment(rows: Any, where: str) -> tuple[tuple[float, float, str], ...] | 
 
 
 def _line(utterance: Utterance, folder: str) -> str:
-    assert not _OWN & utterance.labels.keys(), utterance
+    assert not OWN & utterance.labels.keys(), utterance
     row = {
         "id": utterance.id,
         "path": utterance.path.removeprefix(folder),

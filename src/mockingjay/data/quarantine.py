@@ -17,7 +17,7 @@ class Refusal:
     """A file that is left out, and why."""
 
     path: str
-    kind: str  # a key of mockingjay.audio.KINDS, or "alignment"
+    kind: str  # a key of mockingjay.audio.KINDS, "alignment", or "protocol" for what a corpus's own rules leave out
     text: str  # the whole sentence
     mend: str
     id: str | None = None

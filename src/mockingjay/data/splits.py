@@ -4,15 +4,30 @@ Both are functions of the seed and the utterances' ids alone: a list in another 
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from mockingjay.core.draw import address
 from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.types import Utterance
 
+Role: TypeAlias = Literal["train", "dev", "test"]
+
 _HELD = 600.0  # seconds of audio that are held out at most
+
+_ROLES: Mapping[str, Role] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "valid", "validation", "val", "development"), "dev"),
+    **dict.fromkeys(("test", "eval", "evaluation"), "test"),
+}
+
+
+def role(split: str | None) -> Role | None:
+    """Say by its first word what a split is for: `train-clean-100`, `dev_other`, `eval92`; None where it does not."""
+    found = re.match(r"[a-z]+", (split or "").lower())
+    return _ROLES.get(found[0]) if found else None
 
 
 def split(

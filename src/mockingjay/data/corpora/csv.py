@@ -7,16 +7,14 @@ a folder's `metadata.csv` for its list. Any further column is a label; an empty 
 # ruff: noqa: PTH113, PTH120, PTH123 -- paths stay as written: names may not be UTF-8, links stay
 
 import csv
-import math
 import os
 from collections.abc import Iterator
 
-from mockingjay.audio import AudioError, Header, shown
+from mockingjay.audio import shown
 from mockingjay.core.errors import DataError
-from mockingjay.core.types import Utterance
-from mockingjay.data.corpora.tree import Tree, measure, stem
+from mockingjay.data.corpora.rows import Row, gathered, seconds
+from mockingjay.data.corpora.tree import Tree, stem
 from mockingjay.data.manifest import Corpus, resolve
-from mockingjay.data.quarantine import Refusal
 
 _OWN = ("path", "id", "start", "end", "speaker", "split", "text")
 
@@ -30,86 +28,79 @@ def read_csv(tree: Tree) -> Corpus | None:
     path = tree.root if tree.is_file else tree.path("metadata.csv")
     if not path.lower().endswith((".csv", ".tsv")) or not os.path.isfile(path):
         return None
-    folder = os.path.dirname(path)
-    rows = list(_rows(path))
-    if not rows:
+    return gathered(tree.name, path, rows_of(path))
+
+
+def rows_of(path: str, split: str | None = None, prefix: str = "") -> Iterator[Row]:
+    """Read a list's rows.
+
+    Args:
+        path: The list.
+        split: Of rows that name none.
+        prefix: Stands before ids that are made of paths.
+
+    Raises:
+        DataError: It cannot be parsed, or holds no rows.
+    """
+    folder, empty = os.path.dirname(path), True
+    for where, row in cells(path, "path", {"file_name": "path"}):
+        empty = False
+        if "path" not in row:
+            raise DataError(f"{where}: the path is empty, expected a file; fill it in, or remove the line")
+        yield Row(
+            where=where,
+            id=row.get("id") or prefix + shown(stem(row["path"])) + (f"@{row['start']}" if row.get("start") else ""),
+            path=resolve(row["path"], folder, where),
+            start=seconds(row.get("start", "0"), "start", where),
+            end=seconds(row["end"], "end", where) if "end" in row else None,
+            speaker=row.get("speaker"),
+            split=row.get("split") or split,
+            text=row.get("text"),
+            labels={column: cell for column, cell in row.items() if column not in _OWN},
+        )
+    if empty:
         raise DataError(f"{shown(path)}: holds no rows below its header, expected one a file; write it again")
-    lines: dict[str, int] = {}
-    utterances, refused = [], []
-    found = measure(resolve(row["path"], folder, where) for where, row in rows)
-    for number, ((where, row), header) in enumerate(zip(rows, found, strict=True)):
-        id = row.get("id") or shown(stem(row["path"])) + (f"@{row['start']}" if row.get("start") else "")
-        if id in lines:
-            what = f"id {id!r} stands already in row {lines[id] + 1}"
-            raise DataError(f"{where}: {what}, expected each id once; add an id column, or remove one of them")
-        lines[id] = number
-        if isinstance(header, AudioError):
-            refused.append(Refusal.of(header, id))
-        else:
-            utterances.append(_utterance(id, row, resolve(row["path"], folder, where), header, where))
-    if not utterances:
-        what = f"none of its {len(rows)} files can be used, expected at least one"
-        raise DataError(f"{shown(path)}: {what}; the first says: {refused[0].text}")
-    return Corpus(tree.name, tuple(utterances), tuple(refused))
 
 
-def _rows(path: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (where, row), empty cells left out."""
+def header_of(path: str) -> frozenset[str]:
+    """Read the names of a list's columns; none where it is no list, which its reader will say."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return frozenset(map(str.strip, next(csv.reader(file), [])))
+    except (OSError, csv.Error, UnicodeDecodeError):
+        return frozenset()
+
+
+def cells(path: str, needed: str, renamed: dict[str, str] | None = None) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (where, row) of a list with a header, empty cells left out.
+
+    Args:
+        path: The list.
+        needed: A column that must be there once.
+        renamed: Column → what it is called here.
+
+    Raises:
+        DataError: It cannot be parsed.
+    """
     delimiter = "\t" if path.lower().endswith(".tsv") else ","
     line = 1
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
-            columns = ["path" if name.strip() == "file_name" else name.strip() for name in next(reader, [])]
-            if columns.count("path") != 1 or len(set(columns)) < len(columns) or "" in columns:
-                what = f"the header is {delimiter.join(columns)!r}, expected different names, 'path' among them"
+            columns = [(renamed or {}).get(name.strip(), name.strip()) for name in next(reader, [])]
+            named = [name for place, name in enumerate(columns) if name or place]  # pandas leaves its index unnamed
+            if columns.count(needed) != 1 or len(set(named)) < len(named) or "" in named:
+                what = f"the header is {delimiter.join(columns)!r}, expected different names, {needed!r} among them"
                 raise DataError(f"{shown(path)}:1: {what}; name the columns in the first line")
-            for cells in reader:
+            for values in reader:
                 line = reader.line_num
-                if len(cells) not in (0, len(columns)):
-                    what = f"{len(cells)} cells, expected {len(columns)} as in the header"
+                if len(values) not in (0, len(columns)):
+                    what = f"{len(values)} cells, expected {len(columns)} as in the header"
                     raise DataError(f"{shown(path)}:{line}: {what}; quote cells that hold a {delimiter!r}")
-                row = {column: cell.strip() for column, cell in zip(columns, cells) if cell.strip()}
-                if cells and "path" not in row:
-                    raise DataError(
-                        f"{shown(path)}:{line}: the path is empty, expected a file; fill it in, or remove the line"
-                    )
-                if row:
+                row = {name: cell.strip() for name, cell in zip(columns, values) if name and cell.strip()}
+                if row or values:
                     yield f"{shown(path)}:{line}", row
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror}), expected a list; check the path") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{shown(path)}:{line + 1}: not CSV in UTF-8 ({error}); mend that line") from None
-
-
-def _utterance(id: str, row: dict[str, str], path: str, header: Header, where: str) -> Utterance:
-    start = _seconds(row, "start", where) or 0.0
-    end = _seconds(row, "end", where)
-    if end is not None and end <= start:
-        raise DataError(f"{where}: the end is {end:g} s, expected more than the start ({start:g} s); correct it")
-    if start >= header.seconds:
-        what = f"the start is {start:g} s, but the file holds {header.seconds:g} s"
-        raise DataError(f"{where}: {what}; correct it")
-    return Utterance(
-        id=id,
-        path=path,
-        seconds=(header.seconds if end is None else end) - start,
-        start=start,
-        speaker=row.get("speaker"),
-        split=row.get("split"),
-        text=row.get("text"),
-        labels={column: cell for column, cell in row.items() if column not in _OWN},
-    )
-
-
-def _seconds(row: dict[str, str], column: str, where: str) -> float | None:
-    text = row.get(column)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise DataError(f"{where}: the {column} is {text!r}, expected seconds, 0 or more; correct it")
-    return value

@@ -1,18 +1,26 @@
 """LibriSpeech as it unpacks: `<set>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac`, `.trans.txt` a chapter.
 
-The set is the split. The root may be the folder of all sets or a single set; SPEAKERS.TXT, where it is there, gives the
-gender.
+The set is the split. The root may be the folder of all sets or a single set, or one that holds labels as well;
+SPEAKERS.TXT, where it is there, gives the gender. Phones come from the TextGrids of a forced aligner, beside the audio
+or in any folder below the root, by the utterance's id; or, where there are none, from the CPC authors' file. Where
+their split lists are there, they say what is in the corpus (see cpc.py).
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from mockingjay.audio import Header, shown
 from mockingjay.core.errors import DataError
-from mockingjay.data.corpora.listing import Entry, listed
+from mockingjay.data.alignments import Alignment, read_textgrid
+from mockingjay.data.corpora import cpc
+from mockingjay.data.corpora.listing import Elsewhere, Entry, listed
 from mockingjay.data.corpora.tree import Tree
 from mockingjay.data.manifest import Corpus
+from mockingjay.data.quarantine import Refusal
 
 _AUDIO = re.compile(r"(?:(?:.*/)?([^/]+)/)?(\d+)/(\d+)/((\d+)-(\d+)-\d+)\.(?:flac|wav|ogg|opus|mp3)")
+_GRID = re.compile(r"(?:.*/)?(\d+-\d+-\d+)\.textgrid")
 _TRANSCRIPT = re.compile(r"(?:.*/)?(\d+)/(\d+)/\1-\2\.trans\.txt")
 
 
@@ -30,6 +38,10 @@ def read_librispeech(tree: Tree) -> Corpus | None:
     for file in transcripts:
         texts.update(_texts(tree.path(file)))
     genders = _genders(tree)
+    times, refused = _times(tree)
+    if splits := cpc.splits(tree):
+        refused += _unlisted(tree, {match[4] for match in matches}, splits)
+        matches = [match for match in matches if match[4] in splits]
     return listed(
         tree,
         (
@@ -37,13 +49,55 @@ def read_librispeech(tree: Tree) -> Corpus | None:
                 file=match[0],
                 id=match[4],
                 speaker=match[2],
-                split=match[1] or tree.name,
+                split=splits.get(match[4]) or match[1] or tree.name,
                 text=texts.get(match[4]),
                 labels={"chapter": match[3], **({"gender": genders[match[2]]} if match[2] in genders else {})},
             )
             for match in matches
         ),
+        times,
+        refused,
     )
+
+
+def _times(tree: Tree) -> tuple[Elsewhere | None, list[Refusal]]:
+    """Find the phones that do not lie beside their audio; of two kinds one is read, for their names differ."""
+    grids = {match[1]: file for low, file in tree.beside.items() if (match := _GRID.fullmatch(low))}
+    labels = cpc.found(tree, cpc.LABELS)
+    if not grids:
+        return (cpc.phone_times(labels) if labels else None), []
+
+    def times(id: str, _: Header) -> Alignment | None:
+        return read_textgrid(tree.path(grids[id])) if id in grids else None
+
+    if labels is None:
+        return times, []
+    mend = "move the TextGrids away to have these"
+    text = f"{shown(labels)}: not read, for there are TextGrids; {mend}"
+    return times, [Refusal(labels, "alignment", text, mend)]
+
+
+def _unlisted(tree: Tree, ids: set[str], splits: Mapping[str, str]) -> list[Refusal]:
+    """Say how many utterances are in no list, and how many listed ones are not there.
+
+    Raises:
+        DataError: None of the listed ones is there.
+    """
+    where = next(filter(None, (cpc.found(tree, name) for name in cpc.SPLITS)), tree.root)
+    if not ids & splits.keys():
+        what = f"none of its {len(splits)} utterances is below {shown(tree.root)}"
+        raise DataError(f"{shown(where)}: {what}, expected train-clean-100; unpack it there, or move the list away")
+    beyond, missing = len(ids - splits.keys()), len(splits.keys() - ids)
+    refused = []
+    if beyond:
+        mend = "move the lists away to read the whole tree"
+        text = f"{shown(where)}: {beyond} utterances are in no split list and left out; {mend}"
+        refused.append(Refusal(where, "protocol", text, mend))
+    if missing:
+        mend = "unpack the corpus again"
+        text = f"{shown(where)}: {missing} of its {len(splits)} utterances have no audio; {mend}"
+        refused.append(Refusal(where, "missing", text, mend))
+    return refused
 
 
 def _texts(path: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """What the readers of unlisted corpora share: files become utterances, with their length and the labels beside them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from mockingjay.audio import AudioError, Header, shown
 from mockingjay.core.errors import DataError
@@ -25,23 +26,34 @@ class Entry:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def listed(tree: Tree, entries: Iterable[Entry]) -> Corpus:
+Elsewhere: TypeAlias = Callable[[str, Header], Alignment | None]  # phone times by id, where they do not lie beside
+
+
+def listed(
+    tree: Tree, entries: Iterable[Entry], elsewhere: Elsewhere | None = None, refused: Iterable[Refusal] = ()
+) -> Corpus:
     """Measure the files and read the labels that lie beside them.
 
     Files whose header is wrong are refused; so are labels that cannot be read, but then their audio stays.
+
+    Args:
+        tree: Of the files.
+        entries: In order.
+        elsewhere: Asked for phone times where none lie beside; may raise DataError.
+        refused: What is known to be unusable already.
 
     Raises:
         DataError: No file can be used.
     """
     entries = tuple(entries)
-    refused: list[Refusal] = []
+    refused = list(refused)
     timed = _timed(tree, refused)
     utterances = []
     for entry, found in zip(entries, measure(tree.path(entry.file) for entry in entries), strict=True):
         if isinstance(found, AudioError):
             refused.append(Refusal.of(found, entry.id))
         else:
-            utterances.append(_utterance(tree, entry, found, timed, refused))
+            utterances.append(_utterance(tree, entry, found, timed, refused, elsewhere))
     if not utterances:
         raise DataError(
             f"{shown(tree.root)}: none of {len(entries)} audio files can be used, expected at least one; "
@@ -51,12 +63,18 @@ def listed(tree: Tree, entries: Iterable[Entry]) -> Corpus:
 
 
 def _utterance(
-    tree: Tree, entry: Entry, found: Header, timed: dict[str, Alignment], refused: list[Refusal]
+    tree: Tree,
+    entry: Entry,
+    found: Header,
+    timed: dict[str, Alignment],
+    refused: list[Refusal],
+    elsewhere: Elsewhere | None,
 ) -> Utterance:
     text, alignment = entry.text, None
     beside = stem(entry.file).lower()
     try:
         text, alignment = _beside(tree, beside, text)
+        alignment = alignment or (elsewhere(entry.id, found) if elsewhere else None)
     except DataError as error:
         refused.append(
             Refusal(tree.path(entry.file), "alignment", str(error), "mend or remove the label file", entry.id)

@@ -5,23 +5,28 @@ it, and audio that two manifests list (a derived set points at its source) is on
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 from mockingjay.core.types import Utterance
 from mockingjay.data.corpora.tree import Tree
+from mockingjay.data.lines import keys
 from mockingjay.data.manifest import Corpus, read_manifest
 
 _NAME = "manifest.jsonl"
+_FOREIGN = {"audio_filepath", "file_name", "sources", "recording", "recording_id", "supervisions", "tracks"}
 
 
 def read_listed(tree: Tree) -> Corpus | None:
-    """Read one manifest; None where the path is neither a .jsonl file nor a folder that holds one.
+    """Read one manifest; None where the path is neither a .jsonl file nor a folder that holds one, or it is another's.
 
     Raises:
         DataError: A line of it is wrong.
     """
-    if tree.is_file:
-        return read_manifest(tree.root) if tree.root.endswith(".jsonl") else None
-    return read_manifest(tree.path(_NAME)) if tree.holds(_NAME) else None
+    path = tree.root if tree.is_file else tree.path(_NAME)
+    if not path.endswith(".jsonl") or not Path(path).is_file():
+        return None
+    first = keys(Path(path))
+    return None if first & _FOREIGN and "path" not in first else read_manifest(path)
 
 
 def read_several(tree: Tree) -> Corpus | None:

@@ -52,9 +52,7 @@ class Tree:
     @cached_property
     def folders(self) -> tuple[str, ...]:
         """Names of the folders directly below the root, sorted."""
-        if self.is_file:
-            return ()
-        return tuple(sorted(entry.name for entry in Path(self.root).iterdir() if entry.is_dir()))
+        return tuple(entry.name for entry in self._entries if entry.is_dir())
 
     @cached_property
     def files(self) -> tuple[str, ...]:
@@ -66,6 +64,23 @@ class Tree:
         """The files whose suffix is one of audio; where there are none, those of features."""
         found = tuple(file for file in self.files if suffix(file) in AUDIO)
         return found or tuple(file for file in self.files if holds_features(file))
+
+    @cached_property
+    def named(self) -> dict[str, str]:
+        """The audio by its files' names alone, without suffix; of several the first."""
+        return {os.path.basename(stem(file)): file for file in reversed(self.audio)}
+
+    @cached_property
+    def lists(self) -> tuple[str, ...]:
+        """Names of the files directly below the root, sorted; hidden ones are passed over."""
+        return tuple(entry.name for entry in self._entries if entry.is_file() and not entry.name.startswith("."))
+
+    @cached_property
+    def _entries(self) -> tuple[Path, ...]:
+        try:
+            return () if self.is_file else tuple(sorted(Path(self.root).iterdir()))
+        except OSError as error:
+            raise _unreadable(self.root, error) from None
 
     @cached_property
     def beside(self) -> dict[str, str]:
@@ -114,16 +129,17 @@ def _walk(root: str) -> Iterator[str]:
             with os.scandir(os.path.join(root, folder)) as entries:
                 visible = sorted((entry.name, _enters(entry)) for entry in entries if not entry.name.startswith("."))
         except OSError as error:
-            where = shown(os.path.join(root, folder))
-            raise DataError(
-                f"{where}: cannot be read ({error.strerror}), expected a folder; check its permissions"
-            ) from None
+            raise _unreadable(os.path.join(root, folder), error) from None
         for name, enters in visible:
             inside = f"{folder}/{name}" if folder else name
             if enters:
                 folders.append(inside)
             else:
                 yield inside
+
+
+def _unreadable(folder: str, error: OSError) -> DataError:
+    return DataError(f"{shown(folder)}: cannot be read ({error.strerror}), expected a folder; check its permissions")
 
 
 def _enters(entry: os.DirEntry[str]) -> bool:

@@ -13,7 +13,9 @@ from jaxtyping import Int
 from pydantic import Field
 
 from mockingjay.core.config import Config as Table
+from mockingjay.core.errors import DataError
 from mockingjay.core.types import Grid, Utterance
+from mockingjay.data.phones import FOLDINGS, Folding
 from mockingjay.downstream.tasks.task import Naming, Targets
 
 POINT = 10_000  # µs between label points; times are compared as whole microseconds
@@ -28,10 +30,15 @@ class Phone(Naming):
         kind: Literal["phone"] = "phone"
         fold: dict[str, str] = Field(default_factory=dict)
         """Phone → class, as TIMIT's 61 → 39; a phone not listed keeps its name, one folded to "" is left out."""
+        folding: Folding | None = None
+        """A named set of 48, 41 or 39 classes (`data/phones.py`), folded to before `fold`; all phones must be in it."""
 
     resolution = "frame"
-    name = "phone"
     config: Config
+
+    def __init__(self, config: Config, outputs: tuple[str, ...] = ()) -> None:
+        super().__init__(config, outputs)
+        self.name = f"phone:{config.folding}" if config.folding else "phone"
 
     def names(self, utterance: Utterance) -> tuple[str, ...]:
         return tuple(sorted({name for *_, phone in utterance.alignment or () if (name := self._class(phone))}))
@@ -49,6 +56,12 @@ class Phone(Naming):
         return Targets(torch.from_numpy(table[0]), torch.from_numpy(table[1]).float())
 
     def _class(self, phone: str) -> str:
+        if self.config.folding:
+            table = FOLDINGS[self.config.folding]
+            if phone not in table:
+                what = f"{phone!r} is a phone of no set that folds to {self.config.folding}"
+                raise DataError(f"task {self.name}: {what}, expected one of {len(table)}; choose another folding")
+            phone = table[phone]
         return self.config.fold.get(phone, phone)
 
     def _points(self, utterance: Utterance) -> tuple[Int[np.ndarray, " points"], Int[np.ndarray, " points"]]:
