@@ -27,20 +27,23 @@ from mockingjay.data.batches import BatchPlan, Loader, Once
 from mockingjay.data.manifest import Corpus, write_manifest
 from mockingjay.data.quarantine import Quarantine, Refusal
 from mockingjay.data.scan import Health, check_reads, scan
-from mockingjay.data.splits import hold_out
+from mockingjay.data.splits import hold_out, role
 from mockingjay.downstream.recognise import filled_in, teach
 from mockingjay.encoders.encoder import Encoder, random_encoder
 from mockingjay.encoders.frontends import Recogniser
 from mockingjay.objectives import build_objective
+from mockingjay.objectives.hubert import HuBERT
 from mockingjay.objectives.objective import Objective
-from mockingjay.open import open_representation
+from mockingjay.open import lasting_name, open_representation
 from mockingjay.settings import Settings
 from mockingjay.train import checkpoint, ledger
+from mockingjay.train.collapse import Monitor
 from mockingjay.train.distributed import Group, alone, joined, leads
 from mockingjay.train.estimate import Estimate, estimate
 from mockingjay.train.loop import Run, Tick
 from mockingjay.train.pace import Pace, clock
 from mockingjay.train.signals import Stop, listening
+from mockingjay.train.validation import validate
 
 OVERHEAD = 0.1  # share of a budget kept for validation, checkpoints and a machine that slows down
 TRIAL = 4  # steps that are timed before a run, at least; the first is not counted
@@ -88,7 +91,8 @@ def _examined(
     quarantine = Quarantine(path, chosen.upkeep.refused, anew=True)
     for refusal in health.corpus.refused:
         say(refusal.text)
-        if refusal.kind != "alignment":  # audio whose labels cannot be read is audio all the same
+        # Audio whose labels cannot be read is audio all the same, and what a protocol leaves out is not spoilt.
+        if refusal.kind not in ("alignment", "protocol"):
             quarantine.add(refusal)
     quarantine.check(len(health.corpus.utterances) + len(quarantine))
     if not health.corpus.utterances:
@@ -116,12 +120,14 @@ def recognise(chosen: Settings, out: Path, utterances: Sequence[Utterance] | Non
 
 
 def resolved(chosen: Settings) -> Settings:
-    """Fill in what a name in the settings stands for: the phone probe that SLU BERT listens to.
+    """Fill in what a name in the settings stands for: HuBERT's teacher, the phone probe that SLU BERT listens to.
 
     Raises:
         ConfigError: It names no phone probe of ours.
         CheckpointError: The probe's folder is damaged.
     """
+    if isinstance(chosen.objective, HuBERT.Config) and chosen.objective.teacher:
+        chosen = config.overlay(chosen, {"objective": {"teacher": lasting_name(chosen.objective.teacher)}})
     frontend = chosen.objective.encoder.frontend
     if not isinstance(frontend, Recogniser.Config):
         return chosen
@@ -131,7 +137,7 @@ def resolved(chosen: Settings) -> Settings:
 
 def untested(utterances: Sequence[Utterance]) -> list[Utterance]:
     """Leave out what a corpus's own split keeps for testing."""
-    return [each for each in utterances if not (each.split or "").startswith("test")]
+    return [each for each in utterances if role(each.split) != "test" and not (each.split or "").startswith("test")]
 
 
 def pretrain(
@@ -160,7 +166,7 @@ def pretrain(
         DataError: The corpus cannot feed the plan.
         CheckpointError: No checkpoint of the run is whole.
         MachineError: No room, no permission, or another process is writing here.
-        TrainingError: A step was not finite.
+        TrainingError: A step was not finite, or the representation has collapsed.
     """
     chosen = resolved(chosen)
     with ExitStack() as stack:
@@ -188,10 +194,12 @@ class _Session:
         self.parts = hold_out(utterances, chosen.upkeep.held_out, chosen.batches.seed)
         self.plan = BatchPlan(self.parts["train"], chosen.batches, group.ranks * chosen.train.accumulate)
         self.held, self.counted = self._held_batches()
+        self.monitor = Monitor(self.held, group)
         self.quarantine = Quarantine(out / "quarantine.jsonl" if group.writes else None, chosen.upkeep.refused)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(chosen.train.seed)
             self.learner: Objective = build_objective(chosen.objective)
+        self.learner.listen(open_representation)
         self.learner.to(group.device)
         self.cost = Estimate(math.inf, 0)  # until it is measured
 
@@ -217,6 +225,7 @@ class _Session:
         run = Run(self.learner, self.settings.train, self.group.device, self.group)
         if saved is not None:
             run.restore(saved)
+            self.monitor.restore(saved.notes.get("collapse"))
             self.say(f"resuming {self.out} at step {run.step} of {self.settings.train.steps}")
         if self.cost.flops is None and self.cost.seconds == math.inf:
             self.cost = self._estimate(1)
@@ -297,9 +306,9 @@ class _Session:
             if metrics is not None:
                 stack.enter_context(closing(metrics))
             if run.step == 0:
-                validation = self._validate()  # all ranks together
+                validation, _ = self._validate(0)  # all ranks together
                 if metrics is not None:
-                    metrics.append({"step": 0, "validation": validation})
+                    metrics.append({"step": 0, **validation})
             for tick in stack.enter_context(closing(self._ticks(run, folder, metrics))):
                 leaving = self.group.any(self.stop.requested)
                 if leaving:  # perhaps another rank was asked
@@ -310,13 +319,16 @@ class _Session:
                 )
                 if row is not None and (used := self.cost.utilisation(tick)) is not None:
                     row["mfu"] = used
+                wrong = None
                 if row is not None and (tick.step % validate_every == 0 or tick.step == steps):
-                    row["validation"] = self._validate()
+                    validation, wrong = self._validate(tick.step, tick.parts.get("perplexity"))
+                    row |= validation
                 if row is not None and metrics is not None:
                     metrics.append(row)
+                self._heed(wrong)
                 if metrics is not None and (last or pace.save_due(tick.step, upkeep.save_every)):
                     metrics.sync()
-                    checkpoint.save(folder, run.checkpoint(), upkeep.keep)
+                    checkpoint.save(folder, run.checkpoint(collapse=self.monitor.notes), upkeep.keep)
                 pace.tell(tick, row, last)
                 if leaving:
                     break
@@ -330,7 +342,7 @@ class _Session:
                 # On CUDA it is told a step later, when a moving average may have gone on.
                 if metrics is not None and self.group.device.type == "cpu":
                     metrics.sync()
-                    checkpoint.save(folder, run.checkpoint(), self.settings.upkeep.keep)
+                    checkpoint.save(folder, run.checkpoint(collapse=self.monitor.notes), self.settings.upkeep.keep)
                 raise
 
     def _held_batches(self) -> tuple[list[Batch], float]:
@@ -341,24 +353,20 @@ class _Session:
         loader = Loader(plan, workers=0, refuse=lambda utterance, error: None)
         return [next(loader.steps(step))[0] for step in own or range(1)], float(len(own) > 0)
 
-    @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
-        """Score the held-out part; beside the objective stand its trivial predictors on the same cells."""
-        self.learner.eval()
-        totals: dict[str, torch.Tensor] = {}
-        for batch in self.held:
-            loss = self.learner(batch.to(self.group.device), 0.0, Draw(self.settings.batches.seed))
-            for name, value in {"weight": loss.weight, "model": loss.sum, **loss.parts}.items():
-                totals[name] = totals.get(name, torch.zeros((), device=value.device)) + self.counted * value
-        for name in sorted(totals):
-            self.group.sum(totals[name])
-        weight = max(totals.pop("weight").item(), 1.0)
-        means = {name: value.item() / weight for name, value in totals.items()}
-        if not all(map(math.isfinite, means.values())):
-            raise TrainingError(
-                f"validation: {means} on what is held out, expected finite numbers; lower the learning rate"
-            )
-        return means
+    def _validate(self, step: int, perplexity: float | None = None) -> tuple[dict[str, Any], str | None]:
+        """Score the held-out part and look for collapse there; what is wrong, after the warm-up, is said in words."""
+        draw, train = Draw(self.settings.batches.seed), self.settings.train
+        scores = validate(self.learner, self.held, self.counted, draw, self.group)
+        figures = self.monitor.look(self.learner.encoder, perplexity)
+        wrong = self.monitor.judge(figures, step) if step > train.warmup * train.steps else None
+        return {"validation": scores} | ({"collapse": figures} if figures else {}), wrong
+
+    def _heed(self, wrong: str | None) -> None:
+        """Say what is wrong, and stop where that has been said at the validation before."""
+        if wrong is not None:
+            self.say(wrong)
+        if self.settings.upkeep.collapsed == "stop":
+            self.monitor.refuse(wrong)
 
     def _picture(self) -> dict[str, Any] | None:
         """Show a held-out utterance true, altered and rebuilt, and write reconstruction.wav where a method sounds."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ class Upkeep(config.Config):
     """Threads that read audio ahead; none: two beside CUDA; on a CPU, whose cores compute, the loop reads itself."""
     cache: float = Field(default=1.0, ge=0)
     """GiB of decoded audio kept in memory."""
+    collapsed: Literal["stop", "tell"] = "stop"
+    """Where all frames have come to be represented alike at two validations in a row: stop, or tell and go on."""
 
 
 class Settings(config.Config):

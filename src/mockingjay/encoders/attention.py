@@ -5,6 +5,7 @@ The three are context managers over any module that holds `Attention`s, so that 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ class Attention(nn.Module):
         self.kept: list[Tensor | None] | None = None  # of each pass
         self.turn = 0  # the pass to come, while heads are pruned
         self.span: int | None = None
+        self.reach: int | None = None  # as span, but taken from the probabilities
 
     def forward(self, inputs: Float[Tensor, "batch time dim"], allowed: Mask | None) -> Float[Tensor, "batch time dim"]:
         """Attend over the allowed keys; None allows all."""
@@ -40,10 +42,9 @@ class Attention(nn.Module):
         heads = self.query_key_value(inputs).view(batch, time, 3, self.heads, dim // self.heads).transpose(1, 3)
         query, key, value = heads.unbind(2)
         if self.span is not None:
-            steps = torch.arange(time, device=inputs.device)
-            near = (steps[:, None] - steps).abs() <= self.span
+            near = _near(time, self.span, inputs.device)
             allowed = near if allowed is None else _both(allowed, near)
-        if self.seen is None and self.kept is None:
+        if self.seen is None and self.kept is None and self.reach is None:
             mixed = attention(query, key, value, allowed, self.dropout if self.training else 0.0)
         else:
             mixed = self._explicit(query, key, value, allowed)
@@ -61,6 +62,8 @@ class Attention(nn.Module):
         if allowed is not None:
             scores = scores.masked_fill(~allowed, -torch.inf) if allowed.dtype == torch.bool else scores + allowed
         probabilities = scores.softmax(-1)
+        if self.reach is not None:
+            probabilities = probabilities * _near(scores.shape[-1], self.reach, scores.device)
         if self.seen is not None:
             self.seen.append(probabilities.detach())
         mixed = dropout(probabilities, self.dropout, self.training) @ value
@@ -68,6 +71,11 @@ class Attention(nn.Module):
             return mixed
         kept, self.turn = self.kept[self.turn], (self.turn + 1) % self.passes
         return mixed if kept is None else mixed * kept.to(mixed)[:, None, None]
+
+
+def _near(time: int, span: int, device: torch.device) -> Bool[Tensor, "time time"]:
+    steps = torch.arange(time, device=device)
+    return (steps[:, None] - steps).abs() <= span
 
 
 def _both(allowed: Mask, near: Bool[Tensor, "time time"]) -> Mask:
@@ -115,16 +123,23 @@ def prune(module: nn.Module, heads: Mapping[int, Sequence[int]]) -> Iterator[Non
 
 
 @contextmanager
-def limit(module: nn.Module, span: int) -> Iterator[None]:
-    """Let every step attend to keys at most `span` steps away, before the softmax."""
+def limit(module: nn.Module, span: int, where: Literal["before", "after"] = "before") -> Iterator[None]:
+    """Let every step attend to keys at most `span` steps away.
+
+    Args:
+        module: Holds the attention layers.
+        span: Steps.
+        where: `before` the softmax, so that what is left sums to one; or `after` it, as arXiv 2006.03265 writes it:
+            far probabilities become zero and the near ones stay what they were, which is another experiment.
+    """
     layers = attentions(module)
     for layer in layers:
-        layer.span = span
+        layer.span, layer.reach = (span, None) if where == "before" else (None, span)
     try:
         yield
     finally:
         for layer in layers:
-            layer.span = None
+            layer.span = layer.reach = None
 
 
 class Block(nn.Module):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-Norm = Literal["none", "channel", "layer", "group", "batch"]
+Norm = Literal["none", "channel", "layer", "group", "instance", "batch"]
 PER_STEP: frozenset[Norm] = frozenset({"none", "channel", "layer"})  # these see no step but their own
 
 _EPS = 1e-5
@@ -23,8 +23,9 @@ class SequenceNorm(nn.Module):
 
     Args:
         kind: 'channel' and 'layer' are over the channels of each step, the first by the unbiased variance (code of
-            modified CPC), 'group' over all channels and steps of an utterance (wav2vec), 'batch' over all steps of a
-            batch in training and by its running averages afterwards, 'none' leaves everything as it is.
+            modified CPC), 'group' over all channels and steps of an utterance (wav2vec), 'instance' over all its steps
+            for each channel apart (wav2vec 2.0), 'batch' over all steps of a batch in training and by its running
+            averages afterwards, 'none' leaves everything as it is.
         channels: How many there are.
     """
 
@@ -48,8 +49,8 @@ class SequenceNorm(nn.Module):
             # By the unbiased variance: the fused norm does it where scale and epsilon make up for the other divisor.
             share = 1 - 1 / channels[0]
             return F.layer_norm(values, channels, self.weight * share**0.5, self.bias, _EPS * share)
-        if self.kind == "group":
-            return _over_utterances(values, valid, self.weight, self.bias)
+        if self.kind in ("group", "instance"):
+            return _over_utterances(values, valid, self.weight, self.bias, apart=self.kind == "instance")
         if self.kind == "batch":
             valid = values.new_ones(values.shape[:2], dtype=torch.bool) if valid is None else valid
             return self.batch(values.transpose(1, 2)[..., None], valid[:, None, :, None])[..., 0].transpose(1, 2)
@@ -61,15 +62,17 @@ def _over_utterances(
     valid: Bool[Tensor, "batch time"] | None,
     weight: Float[Tensor, " channels"],
     bias: Float[Tensor, " channels"],
+    apart: bool,
 ) -> Float[Tensor, "batch time channels"]:
     values = values.float()  # sums over a million values
+    over, width = (1, 1.0) if apart else ((1, 2), float(values.shape[2]))
     if valid is None:
-        count = values.new_tensor(float(values[0].numel()))
+        count = values.new_tensor(values.shape[1] * width)
     else:
         values = values * valid[:, :, None]
-        count = valid.sum(1).clamp(min=1)[:, None, None] * float(values.shape[2])
-    mean = values.sum((1, 2), keepdim=True) / count
-    power = torch.linalg.vector_norm(values, dim=(1, 2), keepdim=True).square() / count
+        count = valid.sum(1).clamp(min=1)[:, None, None] * width
+    mean = values.sum(over, keepdim=True) / count
+    power = torch.linalg.vector_norm(values, dim=over, keepdim=True).square() / count
     scale = weight * ((power - mean.square()).clamp(min=0) + _EPS).rsqrt()
     return torch.addcmul(bias - mean * scale, values, scale)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Frames, Hidden, Waves
 from mockingjay.encoders import windows
+from mockingjay.encoders.contexts.quantised_recurrent import QuantisedRecurrent
 from mockingjay.encoders.contexts.recurrent import Recurrent, carrying
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.conditioning import Level
@@ -26,6 +27,7 @@ from mockingjay.encoders.frontends.frontend import Frontend
 from mockingjay.encoders.frontends.normalise import Normalise, statistics
 
 EDGE = 8_000  # samples at a cut's either side whose frames know of the cut: half a second, wider than any window
+ONE_WAY = Recurrent | QuantisedRecurrent  # contexts that can go on from the state in which they ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def represent_in_stretches(
         DataError: As `read`, or a stretch is too short for the frontend.
     """
     encoder = representation if isinstance(representation, Encoder) else None
-    carried = encoder is not None and isinstance(encoder.context, Recurrent) and encoder.config.window is None
+    carried = encoder is not None and isinstance(encoder.context, ONE_WAY) and encoder.config.window is None
     with ExitStack() as stack:
         for frontend in representation.modules():
             if isinstance(frontend, Frontend):

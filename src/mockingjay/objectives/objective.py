@@ -1,7 +1,7 @@
 """An objective is a learner that owns an encoder and needs no labels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
 from mockingjay.core.learner import Learner
+from mockingjay.core.representation import Representation
 from mockingjay.core.types import Batch, Waves
 from mockingjay.encoders.encoder import Encoder
 
@@ -40,6 +41,9 @@ class Objective(Learner, ABC):
     Config: ClassVar[type[config.Config]]
     encoder: Encoder
     draws_from: Literal["utterance", "batch"] = "utterance"
+
+    def listen(self, open_representation: Callable[[str], Representation]) -> None:
+        """Open what the config names to listen to; called once, before `prepare` and before weights are loaded."""
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """See the corpus before step 0, into buffers; `batches` may be iterated more than once."""

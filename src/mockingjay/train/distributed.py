@@ -97,7 +97,7 @@ def joined(device: str = "auto") -> Iterator[Group]:
         MachineError: The device is not there, or the other ranks do not answer.
     """
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    own = _device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    own = device_called(device, int(os.environ.get("LOCAL_RANK", 0)))
     if ranks == 1:
         yield Group(device=own)
         return
@@ -115,7 +115,16 @@ def joined(device: str = "auto") -> Iterator[Group]:
         torch.distributed.destroy_process_group()
 
 
-def _device(name: str, local: int) -> torch.device:
+def device_called(name: str, local: int = 0) -> torch.device:
+    """Find a device.
+
+    Args:
+        name: "auto", "cpu" or "cuda".
+        local: The process's number on this machine.
+
+    Raises:
+        MachineError: There is no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and torch.cuda.is_available():

@@ -18,7 +18,7 @@ from mockingjay.core.errors import CheckpointError, ConfigError, MachineError
 from mockingjay.core.files import write_atomically, writing
 
 _PACKAGES = ("mockingjay-speech", "torch", "numpy", "soundfile", "soxr", "safetensors")
-HARMLESS = frozenset({"save_every", "validate_every", "log_every", "keep", "refused", "workers", "cache"})
+HARMLESS = frozenset({"save_every", "validate_every", "log_every", "keep", "refused", "workers", "cache", "collapsed"})
 """Keys that change no weight, by their last word; all others are fixed when a run starts."""
 
 

@@ -9,7 +9,11 @@ from mockingjay.encoders.contexts.bidirectional import Bidirectional
 from mockingjay.encoders.contexts.causal_convolution import CausalConvolution
 from mockingjay.encoders.contexts.context import Context
 from mockingjay.encoders.contexts.convolution_pair import ConvolutionPair
+from mockingjay.encoders.contexts.convolutional_transformer import ConvolutionalTransformer
+from mockingjay.encoders.contexts.masked_convolution import MaskedConvolution
 from mockingjay.encoders.contexts.one_way_pair import OneWayPair
+from mockingjay.encoders.contexts.quantised_convolution import QuantisedConvolution
+from mockingjay.encoders.contexts.quantised_recurrent import QuantisedRecurrent
 from mockingjay.encoders.contexts.recurrent import Recurrent
 from mockingjay.encoders.contexts.relative import RelativeTransformer
 from mockingjay.encoders.contexts.shared import SharedTransformer
@@ -27,7 +31,11 @@ CONTEXTS: Mapping[str, type[Context]] = {
     "recurrent": Recurrent,
     "causal-convolution": CausalConvolution,
     "convolution-pair": ConvolutionPair,
+    "convolutional-transformer": ConvolutionalTransformer,
+    "quantised-convolution": QuantisedConvolution,
+    "masked-convolution": MaskedConvolution,
     "one-way-pair": OneWayPair,
+    "quantised-recurrent": QuantisedRecurrent,
     "slices": Slices,
     "squeezed": Squeezed,
 }
@@ -41,7 +49,11 @@ ContextConfig = Annotated[
     | Recurrent.Config
     | CausalConvolution.Config
     | ConvolutionPair.Config
+    | ConvolutionalTransformer.Config
+    | QuantisedConvolution.Config
+    | MaskedConvolution.Config
     | OneWayPair.Config
+    | QuantisedRecurrent.Config
     | Slices.Config
     | Squeezed.Config,
     Field(discriminator="kind"),

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
@@ -23,10 +22,9 @@ from mockingjay.encoders.frontends.frontend import Frontend
 from mockingjay.encoders.frontends.linear import Linear
 from mockingjay.encoders.frontends.log_mel import TERA_80, LogMel
 from mockingjay.encoders.frontends.stacked import Stacked
+from mockingjay.encoders.k_means import k_means, squared_distances
 
 SPECTRAL: dict[str, type[Frontend]] = {"log-mel": LogMel, "fbank": Fbank, "linear": Linear, "stacked": Stacked}
-
-_ROUNDS = 50  # of k-means at most
 
 
 class Posteriors(Frontend):
@@ -114,37 +112,6 @@ class Posteriors(Frontend):
         self.centroids.copy_(centroids)
         self.scale.copy_(apart.mean().clamp_min(torch.finfo(torch.float32).tiny))
         self.silent.copy_(quiet(centroids.mean(1), nearest.bincount(minlength=self.config.units)))
-
-
-def squared_distances(
-    frames: Float[Tensor, "frames dim"], centroids: Float[Tensor, "units dim"]
-) -> Float[Tensor, "frames units"]:
-    """Square the distance from each frame to each centroid."""
-    squares = frames.square().sum(1, keepdim=True) + centroids.square().sum(1)
-    return torch.addmm(squares, frames, centroids.T, alpha=-2).clamp_min(0.0)
-
-
-def k_means(frames: Float[Tensor, "frames dim"], units: int, seed: int) -> Float[Tensor, "units dim"]:
-    """Find centroids by Lloyd's rounds from k-means++ (Arthur and Vassilvitskii 2007), the same for the same seed.
-
-    A centroid that loses all its frames stays where it was.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    centroids = frames[torch.randint(len(frames), (1,), generator=generator)]
-    nearest = squared_distances(frames, centroids)[:, 0]
-    for _ in range(units - 1):
-        chances = nearest if nearest.any() else torch.ones_like(nearest)
-        chosen = frames[torch.multinomial(chances, 1, generator=generator)]
-        centroids = torch.cat([centroids, chosen])
-        nearest = nearest.minimum(squared_distances(frames, chosen)[:, 0])
-    for _ in range(_ROUNDS):
-        members = F.one_hot(squared_distances(frames, centroids).argmin(1), units).to(frames.dtype)
-        counts = members.sum(0)[:, None]
-        moved = torch.where(counts > 0, members.T @ frames / counts.clamp_min(1), centroids)
-        if torch.equal(moved, centroids):
-            break
-        centroids = moved
-    return centroids
 
 
 def quiet(levels: Float[Tensor, " units"], counts: Int[Tensor, " units"]) -> Bool[Tensor, " units"]:

@@ -1,8 +1,9 @@
 """Strided convolutions over the samples themselves: the learned frontend of CPC, wav2vec and their kin.
 
 van den Oord et al. 2018 (CPC, arXiv 1807.03748, section 3.1) have five layers that make 100 frames a second; Schneider
-et al. 2019 (wav2vec, arXiv 1904.05862) the same five with a norm over the whole utterance. What lies beyond an
-utterance's end is zero before every layer, so a frame is what it would be without batch-mates.
+et al. 2019 (wav2vec, arXiv 1904.05862) the same five with a norm over the whole utterance; Baevski et al. 2020 (wav2vec
+2.0, arXiv 2006.11477, section 4.2) seven that make 50, the first alone with a norm. What lies beyond an utterance's end
+is zero before every layer, so a frame is what it would be without batch-mates.
 
 Differs from the papers: a norm over the utterance is over its own frames alone, where the code of wav2vec counts the
 batch's padding; so is one over the batch.
@@ -24,7 +25,7 @@ from mockingjay.encoders.norms import PER_STEP, Norm, SequenceNorm
 
 
 class Waveform(Frontend):
-    """Convolutions, each followed by a norm and a ReLU.
+    """Convolutions, each followed by a norm and a ReLU or GELU.
 
     Attributes:
         reach: Samples that a frame reads, zeros beyond the ends counted.
@@ -46,7 +47,11 @@ class Waveform(Frontend):
         """Add a learned number to every channel of a convolution."""
         norm: Norm = "none"
         """After each convolution, over: the channels of each step ('channel', 'layer'), the whole utterance ('group'),
-        the batch ('batch'), or nothing."""
+        the whole utterance channel by channel ('instance'), the batch ('batch'), or nothing."""
+        normed: Literal["every", "first"] = "every"
+        """Which layers have the norm: every one, or the first alone (wav2vec 2.0 base)."""
+        activation: Literal["relu", "gelu"] = "relu"
+        """After each norm."""
         logarithm: bool = False
         """Compress the frames z to log(1 + z)."""
 
@@ -68,8 +73,13 @@ class Waveform(Frontend):
         self.dim = config.channels
         self.leaks = "nothing" if config.norm in PER_STEP else "future"
         inputs = [1, *[config.channels] * (len(config.kernels) - 1)]
+        norms: list[Norm] = [
+            config.norm if config.normed == "every" or not layer else "none" for layer in range(len(inputs))
+        ]
         self.shapes = [*zip(config.kernels, config.strides, config.paddings)]
-        self.layers = nn.ModuleList(_Layer(width, *shape, config) for width, shape in zip(inputs, self.shapes))
+        self.layers = nn.ModuleList(
+            _Layer(width, *shape, config, norm) for width, shape, norm in zip(inputs, self.shapes, norms)
+        )
         self.grid, self.receptive, self.reach = self._survey()
 
     def forward(self, waves: Waves) -> Frames:
@@ -109,11 +119,13 @@ class Waveform(Frontend):
 
 
 class _Layer(nn.Module):
-    def __init__(self, inputs: int, kernel: int, stride: int, padding: int, config: Waveform.Config) -> None:
+    def __init__(
+        self, inputs: int, kernel: int, stride: int, padding: int, config: Waveform.Config, norm: Norm
+    ) -> None:
         super().__init__()
-        self.padding = padding
+        self.padding, self.activate = padding, F.relu if config.activation == "relu" else F.gelu
         self.convolve = Convolution(inputs, config.channels, kernel, stride, config.bias)
-        self.norm = SequenceNorm(config.norm, config.channels)
+        self.norm = SequenceNorm(norm, config.channels)
 
     def forward(
         self, values: Float[Tensor, "batch time inputs"], lengths: Int[Tensor, " batch"] | None
@@ -121,7 +133,7 @@ class _Layer(nn.Module):
         """Run the layer; `lengths` are those of its output, None where nothing is padding."""
         values = self.convolve(values, self.padding)
         valid = None if lengths is None else valid_steps(lengths, values.shape[1])
-        values = F.relu(self.norm(values, valid))
+        values = self.activate(self.norm(values, valid))
         return values if valid is None else values * valid[:, :, None].to(values.dtype)
 
 
@@ -130,5 +142,14 @@ def _steps(steps: Int[Tensor, " batch"], kernel: int, stride: int, padding: int)
 
 
 CPC_512 = Waveform.Config()
+WAV2VEC2_512 = Waveform.Config(
+    kernels=(10, 3, 3, 3, 3, 2, 2),
+    strides=(5, 2, 2, 2, 2, 2, 2),
+    paddings=(0,) * 7,
+    bias=False,
+    norm="instance",
+    normed="first",
+    activation="gelu",
+)
 WAV2VEC_512 = Waveform.Config(paddings=(0, 0, 0, 0, 0), bias=False, norm="group")
 MODIFIED_CPC_256 = Waveform.Config(channels=256, norm="channel")

@@ -1,0 +1,79 @@
+"""Vector quantisation by Gumbel-softmax: a code is drawn by its logits, and gradients flow through the soft choice.
+
+Jang, Gu, Poole 2017 (arXiv 1611.01144), straight-through: forward the drawn code alone, backward the softmax with the
+same noise. Unlike the nearest code of a codebook (encoders/quantise.py), every code gets a gradient at every step, so
+neither a commitment nor moving averages are needed. Noise is drawn by the utterances' addresses; in evaluation there is
+none and the likeliest code is taken.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from mockingjay.core.config import Config as Table
+from mockingjay.core.draw import Draw
+from mockingjay.encoders.noise import gumbel
+from mockingjay.encoders.quantise import perplexity
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One code of every group in each vector's place."""
+
+    values: Float[Tensor, "batch time dim"]  # the codes' vectors, side by side
+    codes: Int[Tensor, "batch time groups"]
+
+    def perplexity(self, valid: Bool[Tensor, "batch time"], count: int) -> Float[Tensor, ""]:
+        """Count the codes in use, as a mean over the groups."""
+        groups = [perplexity(codes, valid, count) for codes in self.codes.unbind(2)]
+        return torch.stack(groups).mean()
+
+
+class GumbelQuantiser(nn.Module):
+    """Codebooks, one for each group: a group's part of the vector says the logits of its codes.
+
+    Attributes:
+        weight: Maps each group's part to logits.
+        bias: Of the logits.
+        codebook: The codes' vectors.
+    """
+
+    class Config(Table):
+        """Defaults are VQ-APC's (arXiv 2005.08392; code)."""
+
+        groups: int = Field(default=1, ge=1, le=1024)
+        """Equal parts of a vector that are quantised each by itself."""
+        codes: int = Field(default=512, ge=2, le=65_536)
+        """Codes of each group."""
+        temperature: float = Field(default=0.5, gt=0)
+        """Of the softmax that gradients flow through; the lower, the nearer it is to the choice and the noisier."""
+
+    def __init__(self, config: Config, dim: int) -> None:
+        super().__init__()
+        assert dim % config.groups == 0, "whoever has a quantiser checks this"
+        self.config = config
+        part = dim // config.groups
+        self.weight = nn.Parameter(torch.empty(config.groups, part, config.codes).uniform_(-(part**-0.5), part**-0.5))
+        self.bias = nn.Parameter(torch.zeros(config.groups, config.codes))
+        # Of the size of what they stand for (ours): the releases' are 1/√codes as large, and slow to say anything.
+        self.codebook = nn.Parameter(torch.empty(config.groups, config.codes, part).uniform_(-1, 1))
+
+    def forward(self, vectors: Float[Tensor, "batch time dim"], draw: Draw, ids: tuple[str, ...]) -> Chosen:
+        """Put a code in each vector's place: in training a drawn one, in evaluation the likeliest."""
+        groups, codes = self.bias.shape
+        parts = vectors.unflatten(2, (groups, -1))
+        logits = torch.einsum("btgp,gpc->btgc", parts, self.weight).float() + self.bias
+        if self.training:
+            count = vectors.shape[1] * groups * codes
+            logits = logits + gumbel(draw, ids, "gumbel", count, vectors.device).view(logits.shape)
+        chosen = logits.argmax(-1)
+        weights = F.one_hot(chosen, codes).to(logits.dtype)
+        if self.training:
+            soft = (logits / self.config.temperature).softmax(-1)
+            weights = weights + (soft - soft.detach())  # the difference is zero, and its gradient the softmax's
+        values = torch.einsum("btgc,gcp->btgp", weights, self.codebook)
+        return Chosen(values.flatten(2), chosen)
