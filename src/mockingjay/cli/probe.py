@@ -8,8 +8,8 @@ import typer
 from mockingjay.cli.options import Data, Json, Out, Quiet, Seed, Sets
 
 Name = Annotated[str, typer.Argument(help="mel, a run's folder, random:…; see `mockingjay list`.")]
-TaskName = Annotated[str, typer.Option("--task", help="phone, pitch, energy, or label:<column> such as label:speaker.")]
-Head = Annotated[str, typer.Option("--head", help="linear, mlp1, mlp2 or gru.")]
+TaskName = Annotated[str, typer.Option("--task", help="phone, phone:39, pitch, energy, label:<column>, phones, text.")]
+Head = Annotated[str, typer.Option("--head", help="linear, linear256, mlp1, mlp2, gru; of sequences also blstm, blstm1024.")]
 
 
 def probe(
@@ -33,6 +33,7 @@ def probe(
     from mockingjay.downstream.partition import partition
     from mockingjay.downstream.storage import save_probe
     from mockingjay.downstream.tasks import open_task
+    from mockingjay.downstream.transcribe import keep_errors
     from mockingjay.open import kept_name, open_representation
     from mockingjay.report.tables import write_results
 
@@ -49,9 +50,15 @@ def probe(
     result = fit_probe(opened, question, *sets, config, representation, corpus.name, quarantine)
     for text in quarantine.texts:
         say(text)
+    if result.infeasible:
+        lost, first = len(result.infeasible), result.infeasible[0]
+        say(f"task {task}: {lost} of {len(parts.train)} training utterances have more units than steps (first {first})")
+    tested = set(result.scores.ids)
+    keep_errors(result.probe, [each for each in parts.test if each.id in tested], out, quarantine)
     save_probe(result.probe, out, kept_name(opened, representation, seed, out), result.row)
-    write_results(out / "results.json", [result.row])
-    print_rows([result.row], json, quiet)
+    rows = [result.row, *result.others]
+    write_results(out / "results.json", rows)
+    print_rows(rows, json, quiet)
 
 
 def finetune(
@@ -86,6 +93,8 @@ def predict(
             print(encoder.dumps(asdict(prediction)))
         elif prediction.label is not None:
             print(f"{prediction.path}\t{prediction.label}\t{prediction.probability:.3f}")
+        elif prediction.text is not None:
+            print(f"{prediction.path}\t{prediction.text}")
         else:
             for start, end, name in prediction.segments:
                 print(f"{prediction.path}\t{start:.3f}\t{end:.3f}\t{name}")

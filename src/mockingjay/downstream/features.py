@@ -65,6 +65,24 @@ class Cache:
         for index in order:
             yield self._piece(bounds[index], bounds[index + 1])
 
+    def only(self, utterances: Sequence[int]) -> "Cache":
+        """Keep what is about some of the utterances, by their indices; rows stay in their order."""
+        about = torch.isin(self.owners, torch.tensor(utterances, device=self.owners.device))
+        kept = about.nonzero()[:, 0]
+        rows, offsets = kept, self.offsets
+        if self.sequential:
+            lengths = self.offsets.diff()
+            rows = about.repeat_interleave(lengths).nonzero()[:, 0]
+            offsets = torch.cat([lengths.new_zeros(1), lengths[kept].cumsum(0)])
+        return Cache(
+            self.stack[:, rows],
+            offsets,
+            self.targets.take(kept),
+            self.owners[kept],
+            self.sequential,
+            self.utterances,
+        )
+
     def _piece(self, begin: int, end: int) -> Piece:
         chosen = slice(begin, end)
         targets, owners = self.targets.take(chosen), self.owners[chosen]

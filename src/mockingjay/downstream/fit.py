@@ -7,6 +7,7 @@ figure is the mean over seeds of what test shows where dev was best.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,14 +20,16 @@ from mockingjay.core.errors import DataError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
 from mockingjay.data.quarantine import Quarantine
+from mockingjay.downstream.decode import Decoder
 from mockingjay.downstream.features import bytes_needed, device_of
 from mockingjay.downstream.finetune import LiveTraining
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.partition import usable
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.scores import Scores
-from mockingjay.downstream.tasks import Targets, Task
+from mockingjay.downstream.tasks import Targets, Task, Transcript
 from mockingjay.downstream.training import Counts, Trained, Training
+from mockingjay.downstream.transcribe import check_feasible, infeasible, other_counts
 
 Sets = dict[Literal["train", "dev", "test"], tuple[Utterance, ...]]
 
@@ -45,7 +48,9 @@ class Config(config.Config):
     seed: int = Field(default=0, ge=0, lt=2**63)
     """The first of them."""
     unseen: Literal["refuse", "drop"] = "refuse"
-    """What to do with classes of dev or test that training has not seen."""
+    """What to do with classes of dev or test that training has not seen; units of sequences then count as errors."""
+    decoder: Decoder = Decoder()
+    """Of sequences; a search is measured beside the greedy reading."""
     memory: float = Field(default=8.0, gt=0)
     """GiB that cached hidden states may take; beyond it they are computed anew in every pass."""
 
@@ -59,12 +64,16 @@ class Result:
         scores: Per test utterance, averaged over seeds; for paired comparisons.
         probe: Of the seed that was best on dev.
         dropped: Reason → ids of utterances that were left out.
+        others: Rows of the same answers counted otherwise, as in words; of sequences only.
+        infeasible: Training utterances with more units than steps, which nothing was learnt from; of sequences only.
     """
 
     row: Mapping[str, Any]
     scores: Scores
     probe: Probe
     dropped: Mapping[str, tuple[str, ...]]
+    others: tuple[Mapping[str, Any], ...] = ()
+    infeasible: tuple[str, ...] = ()
 
 
 def fit_probe(
@@ -96,55 +105,110 @@ def fit_probe(
             cannot be read.
         ConfigError: The representation has no such layer, or the head cannot answer the task.
     """
-    sets, dropped = _clean(representation, task, {"train": train, "dev": dev, "test": test})
-    task = task if task.outputs else task.learn(sets["train"])
-    sets, unseen = _seen(task, sets, config.unseen)
-    device, quarantine = device_of(representation), quarantine if quarantine is not None else Quarantine()
-    everything = [each for chosen in sets.values() for each in chosen]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        training = _training(representation, task, config, sets, quarantine)
-        quarantine.check(len(everything))
-        trained = _choose(training, config)
-    counts = [training.measure(each.probe, "test") for each in trained]
-    quarantine.check(len(everything))
-    unread = tuple(each.id for each in everything if each.id in quarantine)
-    dropped |= {"cannot be read": unread} if unread else {}
-    scores = _scores(sets["test"], counts)
-    best = max(trained, key=lambda each: each.dev)
-    low, high = scores.interval(seed=config.seed)
-    readable = {part: [each for each in chosen if each.id not in quarantine] for part, chosen in sets.items()}
-    pooled = {part: _pooled(representation, task, readable[part]) for part in ("train", "test")}
-    row = {
-        "representation": name,
-        "task": task.name,
-        "metric": task.metric,
-        "value": scores.value,
-        "ci95": [low, high],
-        "n": len(scores.ids),
-        "seed": config.seed,
-        "data": data,
-        "read": config.probe.read,
-        "tune": config.probe.tune,
-        "head": config.probe.head,
-        "classes": len(task.outputs),
-        "points": int(pooled["test"].counts.sum()),
-        "majority": task.constant(pooled["train"], pooled["test"]),
-        "learning_rate": best.rate,
-        "values": [each.value for each in counts],
-        "dev": [each.dev for each in trained],
-        "utterances": {part: len(chosen) for part, chosen in readable.items()},
-        "layers": _layers(best.probe),
-        "unseen": unseen,
-        "dropped": {reason: len(ids) for reason, ids in dropped.items()},
-    }
-    return Result(row, scores, best.probe, dropped)
+    return Fitting(representation, task, train, dev, test, config, name, data, quarantine).fit()
 
 
-def _choose(training: Training, config: Config) -> list[Trained]:
+class Fitting:
+    """What `fit_probe` needs, made ready once: probes with all labels, and with fewer, are then fitted on it.
+
+    Attributes:
+        sets: The utterances that can be used.
+        task: With its classes learnt, from all of `train`.
+    """
+
+    def __init__(
+        self,
+        representation: Representation,
+        task: Task,
+        train: Sequence[Utterance],
+        dev: Sequence[Utterance],
+        test: Sequence[Utterance],
+        config: Config,
+        name: str = "",
+        data: str = "",
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        """As `fit_probe`."""
+        sets, self.dropped = _clean(representation, task, {"train": train, "dev": dev, "test": test})
+        self.task = task if task.outputs else task.learn(sets["train"])
+        self.sets, self.unseen = _seen(self.task, sets, config.unseen)
+        self.representation, self.config, self.name, self.data = representation, config, name, data
+        self.quarantine = quarantine if quarantine is not None else Quarantine()
+        self._everything = [each for chosen in self.sets.values() for each in chosen]
+        with self._forked():
+            self._training = _training(representation, self.task, config, self.sets, self.quarantine)
+        self.quarantine.check(len(self._everything))
+        self._infeasible: set[str] = set()
+        if self.task.resolution == "sequence":
+            steps = self._training.steps()
+            self._infeasible = infeasible(self.task, self.sets["train"], representation.grid, steps)
+
+    def fit(self, train: Sequence[Utterance] | None = None, seed: int | None = None) -> Result:
+        """Fit probes and measure them.
+
+        Args:
+            train: Some of the training utterances, to learn from these alone by as many updates; none: all.
+            seed: Of the first training, instead of the config's.
+        """
+        training = self._training if train is None else self._training.fewer(train)
+        sets: Sets = self.sets if train is None else {**self.sets, "train": tuple(train)}
+        seed = self.config.seed if seed is None else seed
+        check_feasible(self.task, sets["train"], self._infeasible)
+        with self._forked():
+            trained = _choose(training, self.task, seed, self.config.seeds)
+        counts = [training.measure(each.probe, "test") for each in trained]
+        self.quarantine.check(len(self._everything))
+        unread = tuple(each.id for each in self._everything if each.id in self.quarantine)
+        dropped = self.dropped | ({"cannot be read": unread} if unread else {})
+        scores = _scores(self.task, sets["test"], counts)
+        best = max(trained, key=lambda each: self.task.merit(each.dev))
+        row = {
+            **self._row(sets, seed),
+            **_figures(self.task, scores, counts, seed),
+            "learning_rate": best.rate,
+            "dev": [each.dev for each in trained],
+            "layers": _layers(best.probe),
+            "unseen": self.unseen,
+            "dropped": {reason: len(ids) for reason, ids in dropped.items()},
+        }
+        if not isinstance(self.task, Transcript):
+            return Result(row, scores, best.probe, dropped)
+        lost = tuple(each.id for each in sets["train"] if each.id in self._infeasible)
+        row |= {"decoder": self.task.decoding, "infeasible": len(lost)}
+        counted = other_counts(training, trained, best, sets["train"], self.config.decoder)
+        others = tuple({**row, **_counted_otherwise(*each, sets["test"], seed)} for each in counted)
+        return Result(row, scores, best.probe, dropped, others, lost)
+
+    def _row(self, sets: Sets, seed: int) -> dict[str, Any]:
+        """What is known of a result before anything is measured."""
+        task, probe = self.task, self.config.probe
+        readable = {part: [each for each in chosen if each.id not in self.quarantine] for part, chosen in sets.items()}
+        pooled = {part: _pooled(self.representation, task, readable[part]) for part in ("train", "test")}
+        return {
+            "representation": self.name,
+            "task": task.name,
+            "seed": seed,
+            "data": self.data,
+            "read": probe.read,
+            "tune": probe.tune,
+            "head": probe.head,
+            "classes": len(task.outputs),
+            "points": int(pooled["test"].counts.sum()),
+            "majority": task.constant(pooled["train"], pooled["test"]),
+            "utterances": {part: len(chosen) for part, chosen in readable.items()},
+        }
+
+    def _forked(self) -> AbstractContextManager[None]:
+        """Keep the caller's random state out of what seeds generators of its own."""
+        device = device_of(self.representation)
+        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _choose(training: Training, task: Task, seed: int, seeds: int) -> list[Trained]:
     """Try the rates with the first seed, and train the other seeds with the one that dev likes best."""
-    trials = [training.train(rate, config.seed) for rate in training.rates]
-    first = max(trials, key=lambda each: each.dev)
-    return [first, *(training.train(first.rate, config.seed + index) for index in range(1, config.seeds))]
+    trials = [training.train(rate, seed) for rate in training.rates]
+    first = max(trials, key=lambda each: task.merit(each.dev))
+    return [first, *(training.train(first.rate, seed + index) for index in range(1, seeds))]
 
 
 def _training(
@@ -203,12 +267,29 @@ def _seen(task: Task, sets: Sets, unseen: Literal["refuse", "drop"]) -> tuple[Se
     return kept, dict(sorted(lacking.items()))
 
 
-def _scores(test: Sequence[Utterance], counts: Sequence[Counts]) -> Scores:
+def _figures(task: Task, scores: Scores, counts: Sequence[Counts], seed: int) -> dict[str, Any]:
+    return {
+        "metric": task.metric,
+        "value": scores.value,
+        "ci95": list(scores.interval(seed=seed)),
+        "n": len(scores.ids),
+        "values": [each.value for each in counts],
+    }
+
+
+def _counted_otherwise(
+    task: Transcript, counts: Sequence[Counts], test: Sequence[Utterance], seed: int
+) -> dict[str, Any]:
+    own = {"decoder": task.decoding, "points": int(counts[0].total.sum()), "dev": None}
+    return {**_figures(task, _scores(task, test, counts), counts, seed), **own}
+
+
+def _scores(task: Task, test: Sequence[Utterance], counts: Sequence[Counts]) -> Scores:
     """Average over seeds, of the utterances in which something was scored."""
     earned = np.mean([each.earned for each in counts], axis=0)
     scored = counts[0].total > 0
     ids = tuple(utterance.id for utterance, keep in zip(test, scored) if keep)
-    return Scores(ids, earned[scored], counts[0].total[scored])
+    return Scores(ids, earned[scored], counts[0].total[scored], task.better)
 
 
 def _pooled(representation: Representation, task: Task, utterances: Sequence[Utterance]) -> Targets:

@@ -1,10 +1,13 @@
 """Train heads on cached hidden states: the encoder hears every utterance once, whatever the rates and seeds."""
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
@@ -58,6 +61,7 @@ class FrozenTraining(Training):
         self.config = config
         self.fresh = lambda: Probe(representation, task, probe).to(device_of(representation))
         self.task = task
+        self.places = {each.id: index for index, each in enumerate(sets["train"])}
         self.device = device_of(representation)
         pattern = self.fresh()
         pooled = config.sequences if pattern.head.sequential else config.utterances
@@ -88,7 +92,8 @@ class FrozenTraining(Training):
             for group in optimiser.param_groups:
                 group["lr"] = group["rate"] * 0.5 * (1 + math.cos(math.pi * (update - 1) / config.updates))
             optimiser.zero_grad()
-            self.task.score(probe.answer(piece.stack, piece.lengths), piece.targets).mean.backward()
+            loss = self.task.score(probe.answer(piece.stack, piece.lengths), piece.targets, piece.lengths)
+            (loss.sum / loss.weight.clamp(min=1)).backward()  # of sequences a piece may hold none that can be learnt
             optimiser.step()
             if update * config.evaluations % config.updates < config.evaluations:
                 seen = self._look(probe)
@@ -97,19 +102,31 @@ class FrozenTraining(Training):
                     break
         score, weights = best
         probe.load_state_dict(weights, strict=False)
-        return Trained(probe.eval(), score[0], rate, seed)
+        return Trained(probe.eval(), self.task.merit(score[0]), rate, seed)
 
-    def measure(self, probe: Probe, name: Literal["train", "dev", "test"]) -> Counts:
-        return self._count(probe, self.caches[name])[0]
+    def fewer(self, train: Sequence[Utterance]) -> "Training":
+        fewer = copy.copy(self)
+        fewer.caches = {**self.caches, "train": self.caches["train"].only([self.places[each.id] for each in train])}
+        return fewer
+
+    def measure(self, probe: Probe, name: Literal["train", "dev", "test"], task: Task | None = None) -> Counts:
+        return self._count(probe, self.caches[name], task or self.task)[0]
+
+    def steps(self) -> Int[np.ndarray, " utterances"]:
+        cache = self.caches["train"]
+        assert cache.sequential, "only sequences are read step by step"
+        steps = np.zeros(cache.utterances, dtype=np.int64)
+        steps[cache.owners.cpu().numpy()] = cache.offsets.diff().cpu().numpy()
+        return steps
 
     def _look(self, probe: Probe) -> tuple[tuple[float, float], dict[str, Tensor]]:
-        """The metric and the negated loss on dev, with a copy of the weights; the loss decides among equals."""
-        counts, loss = self._count(probe, self.caches["dev"])
+        """The metric's merit and the negated loss on dev, with a copy of the weights; the loss decides among equals."""
+        counts, loss = self._count(probe, self.caches["dev"], self.task)
         probe.train()
-        return (counts.value, -loss), {name: value.clone() for name, value in probe.weights().items()}
+        return (self.task.merit(counts.value), -loss), {name: value.clone() for name, value in probe.weights().items()}
 
     @torch.no_grad()
-    def _count(self, probe: Probe, cache: Cache) -> tuple[Counts, float]:
+    def _count(self, probe: Probe, cache: Cache, task: Task) -> tuple[Counts, float]:
         """What each utterance earned of what there was, and the mean loss."""
         probe.eval()
         earned = torch.zeros(cache.utterances, dtype=torch.float64, device=self.device)
@@ -118,11 +135,11 @@ class FrozenTraining(Training):
         for piece in cache.pieces(8 * self.size):
             logits = probe.answer(piece.stack, piece.lengths)
             owners = piece.owners.flatten()
-            earned.index_add_(0, owners, self.task.earned(logits, piece.targets).flatten().double())
-            total.index_add_(0, owners, self.task.total(piece.targets).flatten().double())
-            scored = self.task.score(logits, piece.targets)
+            earned.index_add_(0, owners, task.earned(logits, piece.targets, piece.lengths).flatten().double())
+            total.index_add_(0, owners, task.total(piece.targets).flatten().double())
+            scored = task.score(logits, piece.targets, piece.lengths)
             loss, weight = loss + scored.sum, weight + scored.weight
-        return Counts(earned.cpu().numpy(), total.cpu().numpy()), float(loss / weight)
+        return Counts(earned.cpu().numpy(), total.cpu().numpy()), float(loss / weight.clamp(min=1))
 
     def _forever(self, seed: int) -> Iterator[Piece]:
         generator = torch.Generator().manual_seed(address("order", seed) & (2**63 - 1))

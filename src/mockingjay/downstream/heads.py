@@ -14,10 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mockingjay.core.errors import ConfigError
-from mockingjay.core.types import valid_steps
+from mockingjay.core.types import Frames, valid_steps
 from mockingjay.downstream.mix import Mixed
+from mockingjay.downstream.tasks.task import Resolution
+from mockingjay.encoders.contexts.bidirectional import Bidirectional
 
-HeadKind = Literal["linear", "mlp1", "mlp2", "gru"]
+HeadKind = Literal["linear", "linear256", "mlp1", "mlp2", "gru", "blstm", "blstm1024"]
+_CELLS = {"blstm": 128, "blstm1024": 1024}  # per direction, and width of what they read
 
 
 class Head(nn.Module, ABC):
@@ -41,18 +44,17 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, mixed: Mixed, lengths: Int[Tensor, " batch"]) -> Float[Tensor, "batch guesses classes"]:
-        """Guess from thinned states: one row of logits per step for frame tasks, one per utterance otherwise."""
+        """Guess from thinned states: one row of logits per utterance for utterance tasks, one per step otherwise."""
 
 
 class Pointwise(Head):
     """The same layers on every row; utterance tasks read the mean of the utterance's own steps."""
 
-    sequential = False
-
-    def __init__(self, layers: nn.Sequential, pool: bool) -> None:
+    def __init__(self, layers: nn.Sequential, resolution: Resolution) -> None:
         super().__init__()
         self.layers = layers
-        self.pool = pool
+        self.pool = resolution == "utterance"
+        self.sequential = resolution == "sequence"
 
     def thin(
         self, stack: Float[Tensor, "layers batch time dim"], lengths: Int[Tensor, " batch"]
@@ -94,12 +96,37 @@ class Recurrent(Head):
         return self.layers(last)[:, None]
 
 
-def build_head(kind: HeadKind, dim: int, classes: int, resolution: Literal["frame", "utterance"]) -> Head:
+class BothWays(Head):
+    """A projection, two bidirectional LSTM layers with dropout 0.2 between, and a linear layer on every step."""
+
+    sequential = True
+
+    def __init__(self, dim: int, classes: int, cells: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, cells)
+        self.lstm = Bidirectional(Bidirectional.Config(layers=2, dim=2 * cells, dropout=0.2), cells)
+        self.last = nn.Linear(2 * cells, classes)
+
+    def thin(
+        self, stack: Float[Tensor, "layers batch time dim"], lengths: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "layers batch rows dim"], Int[Tensor, " batch"]]:
+        return stack, lengths
+
+    def kept(self, steps: int) -> int:
+        return steps
+
+    def forward(self, mixed: Mixed, lengths: Int[Tensor, " batch"]) -> Float[Tensor, "batch guesses classes"]:
+        return self.last(self.lstm(Frames(self.project(mixed.standardised), lengths)).last)
+
+
+def build_head(kind: HeadKind, dim: int, classes: int, resolution: Resolution) -> Head:
     """Build a head with fresh weights.
 
     Args:
-        kind: `linear`; `mlp1`, one hidden layer of 768 (s3prl's `phone_1hidden`); `mlp2`, two of 768 with dropout 0.2,
-            which Mockingjay's released code calls linear; `gru`, for utterance tasks only.
+        kind: `linear`; `linear256`, two linear layers with 256 values between, as SUPERB has them (Yang et al. 2021,
+            arXiv 2105.01051); `mlp1`, one hidden layer of 768 (s3prl's `phone_1hidden`); `mlp2`, two of 768 with
+            dropout 0.2, which Mockingjay's released code calls linear; `gru`, for utterance tasks only; for sequences
+            only `blstm`, 128 cells a direction (ours), and `blstm1024`, as SUPERB recognises characters (its code).
         dim: Width of the representation.
         classes: How many there are.
         resolution: The task's.
@@ -108,13 +135,19 @@ def build_head(kind: HeadKind, dim: int, classes: int, resolution: Literal["fram
         ConfigError: The head cannot answer at that resolution.
     """
     if kind == "gru":
-        if resolution == "frame":
+        if resolution != "utterance":
             raise ConfigError(
-                "probe.head: gru gives one answer per utterance, expected a head for frames; "
+                f"probe.head: gru gives one answer per utterance, expected a head for {resolution}s; "
                 "choose linear, mlp1 or mlp2"
             )
         return Recurrent(dim, classes)
-    return Pointwise(_layers(kind, dim, classes), pool=resolution == "utterance")
+    if kind in _CELLS:
+        if resolution != "sequence":
+            raise ConfigError(
+                f"probe.head: {kind} spells sequences, expected a head for {resolution}s; choose linear, mlp1 or mlp2"
+            )
+        return BothWays(dim, classes, _CELLS[kind])
+    return Pointwise(_layers(kind, dim, classes), resolution)
 
 
 def masked_mean(
@@ -128,6 +161,8 @@ def masked_mean(
 def _layers(kind: str, dim: int, classes: int) -> nn.Sequential:
     if kind == "linear":
         return nn.Sequential(nn.Linear(dim, classes))
+    if kind == "linear256":
+        return nn.Sequential(nn.Linear(dim, 256), nn.Linear(256, classes))
     if kind == "mlp1":
         return nn.Sequential(nn.Linear(dim, 768), nn.ReLU(), nn.Linear(768, classes))
     hidden = [nn.Linear(dim, 768), nn.Dropout(0.2), nn.ReLU(), nn.Linear(768, 768), nn.Dropout(0.2), nn.ReLU()]

@@ -16,12 +16,11 @@ from mockingjay.core.files import write_atomically
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Utterance
 from mockingjay.data.scan import check_reads
-from mockingjay.data.splits import split
+from mockingjay.data.splits import role, split
 from mockingjay.downstream.tasks import Task
 
 PARTS = ("train", "dev", "test")
 ENOUGH = 80  # test utterances: what a corpus has for training means little beside an interval too wide to say anything
-_ROLES = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +55,10 @@ class Partition:
 def partition(utterances: Sequence[Utterance], task: Task, seed: int = 0) -> Partition:
     """Divide a corpus for a task.
 
-    The `split` column decides where it names both train and test (a first word of train, dev, valid or test, as in
-    `dev-clean`); a missing dev is cut from train. Otherwise shares of 80, 10 and 10 % are drawn, and up to 40 % for the
-    test of a corpus that is small; by speaker where test speakers should be new and there are three or more, else by
-    utterance, within each class. A given split whose test speakers are not all in train cannot serve a speaker task:
+    The `split` column decides where it names both train and test (a first word of train, dev, valid, test or eval, as
+    in `dev-clean`); a missing dev is cut from train. Otherwise shares of 80, 10 and 10 % are drawn, and up to 40 % for
+    the test of a corpus that is small; by speaker where test speakers should be new and there are three or more, else
+    by utterance, within each class. A given split whose test speakers are not all in train cannot serve a speaker task:
     then the split is drawn.
 
     Args:
@@ -71,7 +70,7 @@ def partition(utterances: Sequence[Utterance], task: Task, seed: int = 0) -> Par
         DataError: Nothing is labelled, or a part would be empty.
     """
     labelled, dropped = _labelled(utterances, task)
-    given = {name: [each for each in labelled if _role(each) == name] for name in PARTS}
+    given = {name: [each for each in labelled if role(each.split) == name] for name in PARTS}
     serves = (
         given["train"]
         and given["test"]
@@ -81,7 +80,7 @@ def partition(utterances: Sequence[Utterance], task: Task, seed: int = 0) -> Par
         sets, rule = _draw(labelled, task, seed, shares(len(labelled)))
     else:
         rule = "given"
-        dropped |= _nonempty({"in no split": tuple(each.id for each in labelled if _role(each) is None)})
+        dropped |= _nonempty({"in no split": tuple(each.id for each in labelled if role(each.split) is None)})
         if not given["dev"]:
             drawn, _ = _draw(given["train"], task, seed, {"train": 0.9, "dev": 0.1})
             given |= drawn
@@ -139,7 +138,7 @@ def _draw(
     speakers = {each.speaker for each in utterances}
     if task.new_speakers and None not in speakers and len(speakers) >= len(shares):
         return split(utterances, shares, seed, "speaker"), "speaker"
-    if task.resolution == "frame":
+    if task.resolution != "utterance":
         return split(utterances, shares, seed, "utterance"), "utterance"
     return _within_classes(utterances, task, seed, shares), "utterance"
 
@@ -163,10 +162,6 @@ def _within_classes(
 
 def _classes(utterances: Sequence[Utterance], task: Task) -> set[str]:
     return {name for each in utterances for name in task.names(each)}
-
-
-def _role(utterance: Utterance) -> str | None:
-    return _ROLES.get((utterance.split or "").replace("_", "-").partition("-")[0].lower())
 
 
 def _nonempty(dropped: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

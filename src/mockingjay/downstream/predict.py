@@ -18,6 +18,7 @@ from mockingjay.data.scan import check_reads
 from mockingjay.downstream.features import device_of
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.storage import load_probe
+from mockingjay.downstream.tasks import Transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,10 @@ class Prediction:
     Attributes:
         path: The file.
         seconds: Its length.
-        label: The likeliest class of an utterance task; None of a frame task.
+        label: The likeliest class of an utterance task; None of others.
         probability: Of that class.
-        segments: (start s, end s, class) of a frame task, from 0 to the end without gaps; empty of an utterance task.
+        segments: (start s, end s, class) of a frame task, from 0 to the end without gaps; empty of others.
+        text: What a sequence task makes of it, phones with blanks between; None of others.
     """
 
     path: str
@@ -37,6 +39,7 @@ class Prediction:
     label: str | None = None
     probability: float | None = None
     segments: tuple[tuple[float, float, str], ...] = ()
+    text: str | None = None
 
 
 def predict(
@@ -80,6 +83,8 @@ def predict_wave(probe: Probe, wave: Float[Tensor, " samples"], path: str = "") 
         probability, best = logits[0, 0].softmax(-1).max(-1)
         return Prediction(path, seconds, outputs[int(best)], float(probability))
     guesses = probe.task.say(logits[0, : int(steps[0])])
+    if isinstance(probe.task, Transcript):
+        return Prediction(path, seconds, text=probe.task.write(guesses))
     return Prediction(path, seconds, segments=_segments(guesses, representation, seconds))
 
 

@@ -4,6 +4,7 @@ Three ways of using a pre-trained encoder (Mockingjay, section 2.3): feature ext
 (`read="mix"`), both with the encoder frozen, and fine-tuning (`tune="all"`), encoder and head together.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from mockingjay.core import config
 from mockingjay.core.draw import Draw
 from mockingjay.core.learner import Learner
 from mockingjay.core.representation import Representation
-from mockingjay.core.types import Batch, Loss, Waves
+from mockingjay.core.types import Batch, Loss, Utterance, Waves
 from mockingjay.downstream.heads import HeadKind, build_head
 from mockingjay.downstream.mix import Mix
 from mockingjay.downstream.tasks import Targets, Task
@@ -36,7 +37,7 @@ class Probe(Learner):
         tune: Literal["head", "all"] = "head"
         """Train the head alone, or the encoder with it."""
         head: HeadKind = "linear"
-        """Linear, one or two hidden layers, or a recurrent network for utterances."""
+        """Linear, one or two hidden layers, or a recurrent network for utterances or for sequences."""
         normalise: bool = False
         """Give every layer a parameter-free layer norm before mixing."""
 
@@ -59,14 +60,21 @@ class Probe(Learner):
 
     def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
         logits, steps = self.guess(batch.waves)
-        parts = [
-            self.task.targets(utterance, self.representation.grid, count)
-            for utterance, count in zip(batch.utterances, steps.tolist())
-        ]
-        return self.task.score(logits, Targets.pad(parts, logits.shape[1]).to(logits.device))
+        return self.task.score(logits, self.targets(batch.utterances, steps, logits), steps)
+
+    def targets(
+        self,
+        utterances: Sequence[Utterance],
+        steps: Int[Tensor, " batch"],
+        logits: Float[Tensor, "batch guesses classes"],
+    ) -> Targets:
+        """Say what logits should name: a row for each of them, or one for each utterance."""
+        task, grid = self.task, self.representation.grid
+        parts = [task.targets(each, grid, count) for each, count in zip(utterances, steps.tolist())]
+        return Targets.pad(parts, logits.shape[1] if task.resolution == "frame" else 1).to(logits.device)
 
     def guess(self, waves: Waves) -> tuple[Float[Tensor, "batch guesses classes"], Int[Tensor, " batch"]]:
-        """Compute logits, per step or per utterance as the task wants, and each utterance's number of steps."""
+        """Compute logits, per utterance or per step as the task wants, and each utterance's number of steps."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tune == "all"):
             hidden = self.representation(waves)
             stack, lengths = self.head.thin(self.mix.take(hidden), hidden.lengths)

@@ -20,8 +20,8 @@ from mockingjay.core.errors import DataError
 from mockingjay.core.files import write_atomically
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
-from mockingjay.data.alignments import ARPABET_72_TO_41, TIMIT_61_TO_39
 from mockingjay.data.manifest import Corpus
+from mockingjay.data.phones import folding_of
 from mockingjay.data.scan import Health
 from mockingjay.downstream import fit
 from mockingjay.downstream.frozen import FrozenTraining
@@ -29,7 +29,7 @@ from mockingjay.downstream.partition import Partition, partition
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.scores import Difference, Scores, paired_difference
 from mockingjay.downstream.storage import save_probe
-from mockingjay.downstream.tasks import Label, Phone, Task, Value
+from mockingjay.downstream.tasks import Label, Phone, Task, Value, open_task
 
 VALENCE = {
     "negative": ("anger", "sadness", "fear", "disgust", "angry", "sad"),
@@ -42,6 +42,7 @@ UTTERANCES = 8  # of each speaker, before speakers are asked for
 # blind, for features normalised per utterance have the same mean in every utterance.
 PROBES: Mapping[str, fit.Config] = {
     "frame": fit.Config(probe=Probe.Config(read="mix"), unseen="drop"),
+    "sequence": fit.Config(probe=Probe.Config(read="mix"), unseen="drop"),
     "utterance": fit.Config(
         probe=Probe.Config(read="mix", head="gru"),
         frozen=FrozenTraining.Config(learning_rates=(1e-3, 3e-3, 1e-2), updates=240, evaluations=8),
@@ -84,6 +85,40 @@ def questions(corpus: Corpus, seed: int, say: Callable[[str], None] = lambda lin
             except DataError as error:
                 say(f"not asked: {error}")
     return asked
+
+
+def question(
+    corpus: Corpus, name: str, data: Sequence[str] = (), *, seed: int = 0, fold: bool = True, least: int = 1
+) -> Question:
+    """Put one question by its task's name, phones folded and emotions parted as `questions` has them.
+
+    Args:
+        corpus: As opened.
+        name: As `open_task` takes it.
+        data: Of a folder of several corpora those to ask; none: all of it.
+        seed: Of the division.
+        fold: Whether phones of a known inventory are folded.
+        least: Utterances a class must have; those of other classes are left out.
+
+    Raises:
+        ConfigError: There is no such task.
+        DataError: There is no such corpus, or its labels do not allow the question.
+    """
+    parts = _sub_corpora(corpus)
+    unknown = [each for each in data if each not in parts]
+    if unknown:
+        raise DataError(
+            f"{corpus.name}: holds no corpus {unknown[0]!r}, expected one of {', '.join(parts)}; check the path or name"
+        )
+    utterances = [each for part in data or parts for each in parts[part]]
+    task = open_task(name)
+    if isinstance(task, Phone) and fold and not task.config.folding:
+        task = Phone(Phone.Config(fold=_folding(utterances)))
+    elif name == "label:emotion":
+        task = Label(Label.Config(column="emotion", classes=VALENCE))
+    counts = Counter(label for each in utterances for label in task.names(each))
+    utterances = [each for each in utterances if any(counts[label] >= least for label in task.names(each))]
+    return Question(task, "+".join(data) or corpus.name, partition(utterances, task, seed))
 
 
 def prosody(corpus: Corpus, asked: Sequence[Question], seed: int) -> list[Question]:
@@ -158,14 +193,27 @@ def difference(row: Mapping[str, Any], first: Path, second: Path) -> Difference 
         first: As `probe` was given it.
         second: Likewise, of another representation.
     """
-    scores = []
-    for folder in (first, second):
-        file = folder.with_name(f"{folder.name}-{slug(row['task'], row['data'])}") / "scores.json"
-        if not file.is_file():
-            return None
-        known = json.loads(file.read_text("utf-8"))
-        scores.append(Scores(tuple(known["ids"]), np.array(known["earned"]), np.array(known["total"])))
-    return paired_difference(*scores) if set(scores[0].ids) == set(scores[1].ids) else None
+    one, other = (kept_scores(folder, slug(row["task"], row["data"])) for folder in (first, second))
+    return paired_difference(one, other) if one and other and set(one.ids) == set(other.ids) else None
+
+
+def kept_scores(folder: Path, slug: str) -> Scores | None:
+    """Read what a kept probe earned of each test utterance; None where there is no such probe.
+
+    Args:
+        folder: As `probe` was given it.
+        slug: The question's.
+    """
+    file = folder.with_name(f"{folder.name}-{slug}") / "scores.json"
+    if not file.is_file():
+        return None
+    return read_scores(json.loads(file.read_text("utf-8")))
+
+
+def read_scores(known: Mapping[str, Any]) -> Scores:
+    """Rebuild scores from their JSON."""
+    figures = np.array(known["earned"]), np.array(known["total"])
+    return Scores(tuple(known["ids"]), *figures, known.get("better", "higher"))
 
 
 def slug(task: str, data: str) -> str:
@@ -196,12 +244,7 @@ def _tasks(utterances: Sequence[Utterance]) -> Iterator[Task]:
 
 
 def _folding(utterances: Sequence[Utterance]) -> dict[str, str]:
-    """Fold TIMIT's 61 phones to 39 and stressed vowels to plain ones; other inventories stay as they are."""
-    phones = {phone for each in utterances for *_, phone in each.alignment or ()}
-    for table in (TIMIT_61_TO_39, ARPABET_72_TO_41):
-        if phones <= set(table):
-            return {phone: table[phone] for phone in sorted(phones)}
-    return {}
+    return folding_of({phone for each in utterances for *_, phone in each.alignment or ()})
 
 
 def _sentence(row: Mapping[str, Any]) -> str:

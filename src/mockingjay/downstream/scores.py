@@ -5,7 +5,7 @@ and the pooled value, earned / total, is recomputed. Two results on the same utt
 same utterances for both.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mockingjay.core.errors import DataError
+from mockingjay.downstream.tasks.task import Better
 
 RESAMPLES = 2000
 
@@ -22,12 +23,14 @@ class Scores:
     """What guesses about each test utterance earned, averaged over seeds.
 
     Of classes a label point named rightly is earned, so that the value is the accuracy. Of measured values it is the
-    squared error that the training mean would have made, less the probe's own: the value is R².
+    squared error that the training mean would have made, less the probe's own: the value is R². Of sequences it is what
+    they cost, the edits: the value is an error rate, and less is better.
     """
 
     ids: tuple[str, ...]
     earned: Float[np.ndarray, " utterances"]
     total: Float[np.ndarray, " utterances"]  # what there was to earn, all above 0
+    better: Better = "higher"
 
     @property
     def value(self) -> float:
@@ -55,11 +58,18 @@ class Difference:
 
 
 def paired_difference(first: Scores, second: Scores, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
-    """Subtract the second's value from the first's, with a 95 % interval over the utterances both were tested on.
+    """Say how much better the first is, with a 95 % interval over the utterances both were tested on.
+
+    The second's value is subtracted from the first's, and the other way round where less is better.
 
     Raises:
-        DataError: The two were tested on different utterances.
+        DataError: The two were tested on different utterances, or more is better of one and less of the other.
     """
+    if first.better != second.better:
+        raise DataError(
+            f"comparison: {first.better} is better of one result and {second.better} of the other, "
+            "expected one metric; compare what was measured alike"
+        )
     if set(first.ids) != set(second.ids):
         alone = sorted(set(first.ids) ^ set(second.ids))
         raise DataError(
@@ -69,11 +79,31 @@ def paired_difference(first: Scores, second: Scores, resamples: int = RESAMPLES,
     place = {id: index for index, id in enumerate(second.ids)}
     order = np.array([place[id] for id in first.ids])
     earned, total = second.earned[order], second.total[order]
+    sign = 1 if first.better == "higher" else -1
     draws = [
-        counts @ first.earned / (counts @ first.total) - counts @ earned / (counts @ total)
+        sign * (counts @ first.earned / (counts @ first.total) - counts @ earned / (counts @ total))
         for counts in _resampled(len(first.ids), resamples, seed)
     ]
-    return Difference(first.value - second.value, _middle(np.concatenate(draws)))
+    return Difference(sign * (first.value - second.value), _middle(np.concatenate(draws)))
+
+
+def bounded(
+    sums: Float[np.ndarray, "utterances kinds"],
+    measure: Callable[[Float[np.ndarray, "draws kinds"]], Float[np.ndarray, "draws ..."]],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    """Bound any function of an utterance set's summed numbers with 95 % confidence.
+
+    Args:
+        sums: What each utterance adds to each sum.
+        measure: Sums over a drawn set → what is to be bounded, for many draws at once.
+        resamples: Draws.
+        seed: Of the draws; the same for all that is compared.
+    """
+    draws = [measure(counts @ sums) for counts in _resampled(len(sums), resamples, seed)]
+    low, high = np.quantile(np.concatenate(draws), (0.025, 0.975), axis=0)
+    return np.asarray(low), np.asarray(high)
 
 
 def _resampled(utterances: int, resamples: int, seed: int) -> Iterator[Int[np.ndarray, "draws utterances"]]:

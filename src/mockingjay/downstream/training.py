@@ -1,13 +1,16 @@
 """What fitting asks of a way of training probes: train with a rate and a seed, measure what came of it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from mockingjay.core.types import Utterance
 from mockingjay.downstream.probe import Probe
+from mockingjay.downstream.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +49,23 @@ class Training(ABC):
         """Train one probe; the same rate and seed give the same. Seeds global generators; `fit_probe` restores them."""
 
     @abstractmethod
-    def measure(self, probe: Probe, name: Literal["train", "dev", "test"]) -> Counts:
-        """Count what a probe's guesses earn in one of the sets."""
+    def fewer(self, train: Sequence[Utterance]) -> "Training":
+        """Make the same training with fewer labels, by as many updates.
+
+        It is the labels that are fewer: what was measured on the audio of all training utterances, to standardise
+        what heads read, stays.
+        """
+
+    @abstractmethod
+    def measure(self, probe: Probe, name: Literal["train", "dev", "test"], task: Task | None = None) -> Counts:
+        """Count what a probe's guesses earn in one of the sets.
+
+        Args:
+            probe: As `train` made it.
+            name: Of the set.
+            task: Reads and counts in place of the probe's own: the same outputs, asked otherwise.
+        """
+
+    @abstractmethod
+    def steps(self) -> Int[np.ndarray, " utterances"]:
+        """Count the steps of each training utterance of a sequence task; 0 where the file cannot be read."""

@@ -22,7 +22,7 @@ from mockingjay.report.page import Cell, Table
 Row = Mapping[str, Any]
 KEYS = ("representation", "task", "metric", "value", "ci95", "n", "seed", "data")
 # What may tell two rows of one representation apart; shown beside its name where it does.
-SETTINGS = ("read", "tune", "layer", "head", "fraction", "seed")
+SETTINGS = ("read", "tune", "layer", "head", "fraction", "seed", "decoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Metric:
 _HIGH, _LOW = Metric("higher", True), Metric("lower", True)
 METRICS: Mapping[str, Metric] = {
     **dict.fromkeys(("accuracy", "balanced accuracy", "weighted accuracy", "unweighted accuracy"), _HIGH),
-    **dict.fromkeys(("f1", "macro f1", "weighted f1", "precision", "recall", "auc"), _HIGH),
+    **dict.fromkeys(("f1", "macro f1", "weighted f1", "precision", "recall", "auc", "r value"), _HIGH),
     **dict.fromkeys(("eer", "equal error rate", "error", "error rate", "wer", "cer", "per", "uer", "ter", "abx"), _LOW),
     **dict.fromkeys(("word error rate", "character error rate", "phone error rate", "token error rate"), _LOW),
     **dict.fromkeys(("mae", "rmse", "l1", "mse", "loss", "perplexity", "min dcf", "t dcf"), Metric("lower")),
@@ -121,7 +121,9 @@ def results_table(rows: Sequence[Row]) -> Table:
     grid = lay_out(rows)
     lines = tuple((Cell(name), *(_cell(grid, name, column) for column in grid.columns)) for name in grid.names)
     bounds = [_majority(grid, column) for column in grid.columns]
-    words = "always the commonest answer" + (", or the mean" if any(c.metric == "R2" for c in grid.columns) else "")
+    measures = {column.metric for column in grid.columns}
+    words = "always the commonest answer" + (", or the mean" if "R2" in measures else "")
+    words += ", or no word" if measures & {"PER", "CER", "WER"} else ""
     foot = ((Cell(words), *(Cell(bound or "–") for bound in bounds)),) if any(bounds) else ()
     heads = tuple(Cell(column.task, _head_note(grid, column)) for column in grid.columns)
     caption = "Values with 95 % intervals; n counts the scored items; bold is the best of its column."
@@ -130,10 +132,15 @@ def results_table(rows: Sequence[Row]) -> Table:
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
     """Print result rows: a table in a terminal, aligned plain text in a pipe, where nothing is cut or coloured."""
-    table = results_table(rows)
-    if not rows:
+    if rows:
+        show_table(results_table(rows), console)
+    else:
         console.print("no results", highlight=False)
-    elif console.is_terminal:
+
+
+def show_table(table: Table, console: Console) -> None:
+    """Print a table: drawn in a terminal, aligned plain text in a pipe."""
+    if console.is_terminal:
         console.print(_rich(table))
     else:
         for line in _plain(table):

@@ -1,18 +1,20 @@
 """A task says what labels mean and how guesses are scored.
 
-A frame task has one row of logits per step, an utterance task one row per utterance. What a row should say is a small
-table of counts: labels live on a time grid of their own, several label points may fall on one step, and the loss
-against their counts equals the sum over the points, computed once per step.
+A frame task has one row of logits per step, an utterance task one row per utterance; a sequence task reads the logits
+of all steps as one answer of many units. What a row should say is a small table of counts: labels live on a time grid
+of their own, several label points may fall on one step, and the loss against their counts equals the sum over the
+points, computed once per step.
 
-An answer is a class or a value. Either way a metric is what guesses earn over what there is to earn, so that figures
-pool over utterances and have intervals: of classes, points named rightly over points (accuracy); of values, squared
-error saved over the squared error of the training mean (R²).
+An answer is a class, a value or a sequence. In every case a metric is what guesses earn over what there is to earn, so
+that figures pool over utterances and have intervals: of classes, points named rightly over points (accuracy); of
+values, squared error saved over the squared error of the training mean (R²). Of sequences it is what they cost, edits
+over units meant, so that less is better.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,10 @@ from torch import Tensor
 from mockingjay.core.config import Config as Table
 from mockingjay.core.errors import DataError
 from mockingjay.core.types import Grid, Loss, Utterance
+
+Lengths: TypeAlias = Int[Tensor, " batch"] | None
+Resolution = Literal["frame", "utterance", "sequence"]
+Better = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +72,16 @@ class Task(ABC):
         config: What distinguishes this task from others of its kind; with `outputs` it rebuilds the task.
         outputs: The classes' names, sorted, or the name of a value; empty until learnt from training utterances.
         name: As it is written on the command line.
-        resolution: Whether every frame or every utterance is labelled.
-        metric: What `earned` over `total` is called; more is better.
+        resolution: Whether every frame is labelled, every utterance, or every utterance with a sequence.
+        metric: What `earned` over `total` is called.
+        better: Whether more of the metric is better, or less.
         new_speakers: Whether the test should be on speakers that training has not heard.
     """
 
     Config: ClassVar[type[Table]]
-    resolution: ClassVar[Literal["frame", "utterance"]]
-    metric: ClassVar[str]
+    resolution: ClassVar[Resolution]
+    better: ClassVar[Better]
+    metric: str
     config: Table
     name: str
     new_speakers: bool = True
@@ -105,12 +113,20 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def score(self, logits: Float[Tensor, "... outputs"], targets: Targets) -> Loss:
-        """Sum the loss over all label points."""
+    def score(self, logits: Float[Tensor, "... outputs"], targets: Targets, lengths: Lengths = None) -> Loss:
+        """Sum the loss over all label points.
+
+        Args:
+            logits: Of rows, or of the steps of each utterance.
+            targets: What they should say.
+            lengths: Steps of each utterance, which only a sequence task must know.
+        """
 
     @abstractmethod
-    def earned(self, logits: Float[Tensor, "... outputs"], targets: Targets) -> Float[Tensor, "..."]:
-        """Say what each row earns of its total."""
+    def earned(
+        self, logits: Float[Tensor, "... outputs"], targets: Targets, lengths: Lengths = None
+    ) -> Float[Tensor, "..."]:
+        """Say what each row of targets earns of its total; the arguments are those of `score`."""
 
     @abstractmethod
     def total(self, targets: Targets) -> Float[Tensor, "..."]:
@@ -122,12 +138,17 @@ class Task(ABC):
 
     @abstractmethod
     def say(self, logits: Float[Tensor, "rows outputs"]) -> list[str]:
-        """Put each row's answer into words."""
+        """Put each row's answer into words, or the units of a sequence."""
+
+    def merit(self, value: float) -> float:
+        """Turn a value of the metric so that more is better."""
+        return value if self.better == "higher" else -value
 
 
 class Naming(Task):
     """A task whose answers are classes: cross-entropy, accuracy."""
 
+    better = "higher"
     metric = "accuracy"
 
     def learn(self, utterances: Sequence[Utterance]) -> Task:
@@ -145,11 +166,13 @@ class Naming(Task):
             )
         return type(self)(self.config, outputs)
 
-    def score(self, logits: Float[Tensor, "... outputs"], targets: Targets) -> Loss:
+    def score(self, logits: Float[Tensor, "... outputs"], targets: Targets, lengths: Lengths = None) -> Loss:
         log_odds = F.log_softmax(logits.float(), dim=-1).gather(-1, targets.answers)
         return Loss(-(targets.counts * log_odds).sum(), targets.counts.sum())
 
-    def earned(self, logits: Float[Tensor, "... outputs"], targets: Targets) -> Float[Tensor, "..."]:
+    def earned(
+        self, logits: Float[Tensor, "... outputs"], targets: Targets, lengths: Lengths = None
+    ) -> Float[Tensor, "..."]:
         return (targets.counts * (targets.answers == logits.argmax(-1, keepdim=True))).sum(-1)
 
     def total(self, targets: Targets) -> Float[Tensor, "..."]:

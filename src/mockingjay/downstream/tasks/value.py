@@ -21,7 +21,7 @@ from mockingjay.audio.prosody import POINT, energy, pitch
 from mockingjay.core.config import Config as Table
 from mockingjay.core.errors import DataError
 from mockingjay.core.types import SAMPLE_RATE, Grid, Loss, Utterance
-from mockingjay.downstream.tasks.task import Targets, Task
+from mockingjay.downstream.tasks.task import Lengths, Targets, Task
 
 
 class Value(Task):
@@ -37,6 +37,7 @@ class Value(Task):
         """Their standard deviation."""
 
     resolution = "frame"
+    better = "higher"
     metric = "R2"
     config: Config
 
@@ -70,10 +71,12 @@ class Value(Task):
         table[1, rows, choice] = 1
         return Targets(torch.from_numpy(table[0]), torch.from_numpy(table[1]))
 
-    def score(self, logits: Float[Tensor, "... outputs"], targets: Targets) -> Loss:
+    def score(self, logits: Float[Tensor, "... outputs"], targets: Targets, lengths: Lengths = None) -> Loss:
         return Loss(self._error(logits, targets).sum(), targets.counts.sum())
 
-    def earned(self, logits: Float[Tensor, "... outputs"], targets: Targets) -> Float[Tensor, "..."]:
+    def earned(
+        self, logits: Float[Tensor, "... outputs"], targets: Targets, lengths: Lengths = None
+    ) -> Float[Tensor, "..."]:
         return self.total(targets) - self._error(logits, targets)
 
     def total(self, targets: Targets) -> Float[Tensor, "..."]:
