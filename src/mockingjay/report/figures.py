@@ -278,7 +278,7 @@ def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]]) -> None:
             ends[name] = points[-1]
     axes.set_title("Held-out L1 on masked frames")
     low, high = axes.get_ylim()
-    heights = _apart({name: value for name, (_, value) in ends.items()}, 0.075 * (high - low))
+    heights = apart({name: value for name, (_, value) in ends.items()}, 0.075 * (high - low))
     for name, (step, _) in ends.items():
         label = PREDICTORS.get(name, name)
         place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
@@ -286,7 +286,7 @@ def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]]) -> None:
         axes.annotate(label, (step, heights[name]), **place, **look)
 
 
-def _apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
+def apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
     """Push labels apart until neighbours stand a gap from one another, around their middle."""
     order = sorted(heights, key=heights.__getitem__)
     placed = {name: heights[name] for name in order}

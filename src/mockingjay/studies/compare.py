@@ -31,6 +31,7 @@ from mockingjay.settings import Settings
 from mockingjay.studies.cards import check_card, check_run, tested, write_card
 
 Row = Mapping[str, Any]
+BOUND = "entropy"  # of soft targets: below it nothing can go, so it is no rival
 UTTERANCES = 480  # asked of each question: twenty objectives and their untrained encoders have to be probed
 
 # The probes of `run` with fewer rates and updates, for the same reason; all that is compared gets the same.
@@ -205,7 +206,7 @@ def _held_out(
 ) -> Row:
     """The objective on speech it has not heard, beside what learns nothing."""
     last = next(line for line in reversed(curve) if line.get("validation"))
-    predictors = {key: value for key, value in last["validation"].items() if key != "model"}
+    predictors = {key: value for key, value in last["validation"].items() if key not in ("model", BOUND)}
     upkeep, batches = trained.settings.upkeep, trained.settings.batches
     return {
         **_of_objective(name, data, seed),

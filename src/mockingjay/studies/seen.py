@@ -1,0 +1,195 @@
+"""What one pass over unheard utterances shows: kinds of heads, phone relations, and how alike layers are.
+
+Everything is kept for each utterance until the end, so that every number gets its interval over utterances.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mockingjay.core.errors import DataError
+from mockingjay.core.representation import Representation
+from mockingjay.core.types import Utterance
+from mockingjay.data.quarantine import Quarantine
+from mockingjay.downstream.scores import bounded
+from mockingjay.downstream.tasks import Task
+from mockingjay.studies import heads, layers, relations
+from mockingjay.studies.looks import Look, looks
+
+SHOWN = {24: 3, 10_000: 1}  # up to so many heads, so many utterances' maps are kept for the page
+STEPS = 100  # of each of them
+MOST_POINTS = 2048  # steps that layers are compared on
+ALIKE = 4  # points for each dimension of a state, for with few points anything is alike
+POPULAR = 3  # phones that are named as focus and as neglect
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has been gathered, a list item an utterance."""
+
+    values: list[Tensor] = field(default_factory=list)  # [3, heads]
+    strengths: list[Tensor] = field(default_factory=list)  # [heads]
+    divergences: list[Tensor] = field(default_factory=list)  # [layers, layers]
+    points: list[Tensor] = field(default_factory=list)  # [depth, points, dim]
+    attended: list[Tensor] = field(default_factory=list)  # [heads, phones, phones]
+    chance: list[Tensor] = field(default_factory=list)  # [phones, phones]
+    ids: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def see(
+    representation: Representation,
+    utterances: Sequence[Utterance],
+    task: Task | None,
+    seed: int,
+    quarantine: Quarantine,
+) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "layers heads query key"]]]:
+    """Look at utterances and sum up.
+
+    Args:
+        representation: With attention.
+        utterances: Unheard.
+        task: Phones, where the utterances are aligned.
+        seed: Of the intervals.
+        quarantine: Takes in what cannot be read.
+
+    Returns:
+        The findings, and a few utterances' maps by id, their first `STEPS` steps.
+
+    Raises:
+        DataError: Nothing can be read.
+    """
+    tally, shown = _Tally(), {}
+    each = math.ceil(min(MOST_POINTS, ALIKE * representation.dim) / len(utterances))
+    for look in looks(representation, utterances, quarantine):
+        count = look.maps.shape[0] * look.maps.shape[1]
+        if len(shown) < next(most for limit, most in SHOWN.items() if count <= limit):
+            shown[look.utterance.id] = look.maps[:, :, :STEPS, :STEPS].cpu().numpy().astype(np.float16)
+        _add(tally, look, task, each, representation)
+    quarantine.check(len(utterances))
+    if not tally.ids:
+        raise DataError(
+            f"corpus: none of {len(utterances)} utterances can be read, expected audio; look at the first: "
+            f"{utterances[0].path}"
+        )
+    found = {**_heads(tally), **_layers(tally, seed), "ids": tally.ids, "seconds": tally.seconds}
+    if tally.attended and task is not None:
+        found["relations"] = _relations(tally, task.outputs, _chosen(tally))
+    return found, shown
+
+
+def _add(tally: _Tally, look: Look, task: Task | None, points: int, representation: Representation) -> None:
+    maps, steps = look.maps.flatten(0, 1), look.maps.shape[-1]
+    tally.ids.append(look.utterance.id)
+    tally.seconds += look.utterance.seconds
+    tally.values.append(heads.measure(maps).cpu())
+    tally.strengths.append(look.strengths.flatten().cpu())
+    tally.divergences.append(layers.divergence(look.maps).cpu())
+    places = torch.linspace(0, steps - 1, min(points, steps)).long().unique()
+    tally.points.append(look.hidden[:, places.to(look.hidden.device)].cpu())
+    if task is not None:
+        phones = relations.shares(task, look.utterance, representation.grid, steps)
+        if phones.any():
+            attended, chance = relations.relate(maps, phones)
+            tally.attended.append(attended.cpu())
+            tally.chance.append(chance.cpu())
+
+
+def _heads(tally: _Tally) -> dict[str, Any]:
+    table = torch.stack(tally.values).double()
+    mean = table.mean(0)
+    low, high = bounded(table.flatten(1).numpy(), lambda sums: sums / len(table))
+    shape = mean.shape
+    return {
+        "measures": mean.tolist(),
+        "low": low.reshape(shape).tolist(),
+        "high": high.reshape(shape).tolist(),
+        "strengths": torch.stack(tally.strengths).mean(0).tolist(),
+        "categories": heads.categories(mean).tolist(),
+    }
+
+
+def _layers(tally: _Tally, seed: int) -> dict[str, Any]:
+    table = torch.stack(tally.divergences).double()
+    low, high = bounded(table.flatten(1).numpy(), lambda sums: sums / len(table))
+    owners = torch.cat([torch.full((part.shape[1],), index) for index, part in enumerate(tally.points)])
+    grams = layers.gram(torch.cat(tally.points, 1))
+    least, most = layers.cka_interval(grams, owners, seed)
+    shape = table.shape[1:]
+    return {
+        "divergence": {
+            "value": table.mean(0).tolist(),
+            "low": low.reshape(shape).tolist(),
+            "high": high.reshape(shape).tolist(),
+        },
+        "cka": {
+            "value": layers.cka(grams).tolist(),
+            "low": least.tolist(),
+            "high": most.tolist(),
+            "points": len(owners),
+        },
+    }
+
+
+def _chosen(tally: _Tally) -> dict[int, str]:
+    """Choose the heads whose relations are worth a picture, and say why."""
+    mean = torch.stack(tally.values).mean(0)
+    maps = relations.relation_map(torch.stack(tally.attended).mean(0), torch.stack(tally.chance).mean(0))
+    reasons = {f"the most {kind}": int(row.argmax()) for kind, row in zip(heads.CATEGORIES, mean)}
+    reasons["looks most at its own phone"] = int(relations.same_phone(maps).nan_to_num(-1).argmax())
+    reasons["looks most at one phone"] = int(relations.concentration(maps).nan_to_num(-1).amax(-1).argmax())
+    chosen: dict[int, str] = {}
+    for reason, head in reasons.items():
+        chosen[head] = f"{chosen[head]}, {reason}" if head in chosen else reason
+    return chosen
+
+
+def _relations(tally: _Tally, phones: tuple[str, ...], chosen: dict[int, str]) -> dict[str, Any]:
+    attended = torch.stack(tally.attended)[:, list(chosen)].double()
+    chance = torch.stack(tally.chance).double()
+    maps = relations.relation_map(attended.mean(0), chance.mean(0))
+    focus = relations.concentration(maps)
+    count, pairs = len(attended), chance[0].numel()
+    records = []
+    for place, (head, reason) in enumerate(chosen.items()):
+        sums = torch.cat([attended[:, place].flatten(1), chance.flatten(1)], 1).numpy()
+
+        def concentrations(totals: Float[np.ndarray, "draws kinds"]) -> Float[np.ndarray, "draws phones"]:
+            shape = (len(totals), len(phones), len(phones))
+            own, even = (torch.from_numpy(part.reshape(shape)) / count for part in np.split(totals, [pairs], 1))
+            return relations.concentration(relations.relation_map(own, even)).nan_to_num(0.0).numpy()
+
+        low, high = bounded(sums, concentrations, resamples=200)
+        records.append(
+            {
+                "head": head,
+                "reason": reason,
+                "map": _plain(maps[place]),
+                "concentration": _plain(focus[place]),
+                "low": low.tolist(),
+                "high": high.tolist(),
+                "named": _named(focus[place], phones),
+            }
+        )
+    return {"phones": list(phones), "heads": records, "utterances": count}
+
+
+def _named(focus: Float[Tensor, " phones"], phones: tuple[str, ...]) -> dict[str, list[str]]:
+    known = [index for index in focus.argsort(descending=True).tolist() if not math.isnan(float(focus[index]))]
+    return {
+        "focus": [phones[index] for index in known[:POPULAR] if focus[index] > 0],
+        "neglect": [phones[index] for index in known[::-1][:POPULAR] if focus[index] < 0],
+    }
+
+
+def _plain(values: Float[Tensor, "..."]) -> Any:
+    """Turn a tensor into lists; what is not a number becomes None, for JSON has no word for it."""
+    if values.ndim:
+        return [_plain(row) for row in values]
+    return None if math.isnan(float(values)) else round(float(values), 6)
