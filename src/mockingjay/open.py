@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mockingjay.core.config import validate
+from mockingjay.core.config import read_toml, validate
 from mockingjay.core.errors import RepresentationError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Utterance
@@ -14,9 +14,11 @@ from mockingjay.encoders.frontends.fbank import Fbank
 from mockingjay.encoders.frontends.linear import Linear
 from mockingjay.encoders.frontends.log_mel import MOCKINGJAY_160, TERA_80
 from mockingjay.encoders.frontends.mfcc import MFCC
-from mockingjay.objectives import OBJECTIVES
+from mockingjay.objectives import OBJECTIVES, build_objective
+from mockingjay.objectives.objective import Objective
 from mockingjay.representations.features import Features
-from mockingjay.settings import settings
+from mockingjay.settings import Settings, settings
+from mockingjay.train.checkpoint import load_latest
 
 FEATURES: Mapping[str, FrontendConfig] = {
     "mel": TERA_80,
@@ -62,6 +64,32 @@ def open_representation(name: str, seed: int = 0, utterances: Sequence[Utterance
             f"{name}: no such representation, expected one of {known}; check the spelling or path"
         )
     return Encoder.load(folder)
+
+
+def open_objective(run: Path, say: Callable[[str], None]) -> tuple[Objective, Settings] | None:
+    """Open a run's objective with its heads as of its last whole checkpoint, in evaluation mode, and its settings.
+
+    Args:
+        run: The run's folder, finished or not.
+        say: Told of each damaged checkpoint that is passed over.
+
+    Returns:
+        None where the folder holds no run that has begun.
+
+    Raises:
+        ConfigError: Its config.toml is damaged.
+        CheckpointError: None of its checkpoints is whole.
+    """
+    if not (run / "config.toml").is_file():
+        return None
+    chosen = validate(Settings, read_toml(run / "config.toml"), str(run / "config.toml"))
+    saved = load_latest(run / "checkpoints", say)
+    if saved is None:
+        return None
+    learner = build_objective(chosen.objective)
+    learner.listen(open_representation)
+    learner.load_state_dict(saved.model)
+    return learner.eval(), chosen
 
 
 def lasting_name(name: str, seed: int = 0) -> str:

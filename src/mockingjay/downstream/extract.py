@@ -73,7 +73,7 @@ def extract(
         DataError: Two utterances share an id, a file is bad, or sound where features are read or the reverse.
         MachineError: The folder cannot be written, or pyarrow is missing for parquet.
     """
-    chosen = _layers(layers, representation.depth)
+    chosen = layers_of(layers, representation.depth)
     part = _shard(utterances, shard)
     check_reads((each.path for each in part), representation.reads)
     settings = {"representation": name, "layers": chosen, "pool": pool, "format": format, "dim": representation.dim}
@@ -162,7 +162,12 @@ def _arrays(hidden: Hidden, layers: Sequence[int], pool: Pool) -> Iterator[Float
         yield array[0] if len(layers) == 1 else array
 
 
-def _layers(text: str, depth: int) -> tuple[int, ...]:
+def layers_of(text: str, depth: int) -> tuple[int, ...]:
+    """Read `last`, `all`, or indices such as `0,3`.
+
+    Raises:
+        ConfigError: It is none of them, or there is no such layer.
+    """
     if text in ("last", "all"):
         return (depth - 1,) if text == "last" else tuple(range(depth))
     chosen = [int(part) if part.strip().isdecimal() else depth for part in text.split(",")]

@@ -20,8 +20,7 @@ from mockingjay.moves.decode.decoder import Decoder, Segment
 from mockingjay.moves.griffin_lim import ShortTime, griffin_lim
 from mockingjay.moves.guess import utterance_mean
 from mockingjay.moves.slices import cut
-
-_ROUNDS = 32  # of Griffin and Lim
+from mockingjay.moves.sound import ROUNDS, mel_magnitude
 
 
 class MelDecoder(Decoder):
@@ -103,10 +102,8 @@ class MelDecoder(Decoder):
         """Draw frames and find a signal that has them; phases begin at random."""
         config, normalise = self.target.config, self.target.normalise
         mels = self.draw(latents, speakers) * normalise.std + normalise.mean
-        # The least squares that a bank of filters leaves open; what would be negative is silence.
-        power = ((mels.exp() - config.floor).clamp(min=0) @ torch.linalg.pinv(self.target.filters)).clamp(min=0)
-        magnitude = power if config.power == 1 else power.sqrt()
+        magnitude = mel_magnitude(self.target, mels)
         samples = mels.shape[1] * config.hop - 1  # as many as have so many frames
         phase = torch.rand(magnitude.shape, generator=generator).to(magnitude) * (2 * torch.pi)
-        rows = [griffin_lim(*row, self.transform, samples, _ROUNDS) for row in zip(magnitude, phase)]
+        rows = [griffin_lim(*row, self.transform, samples, ROUNDS) for row in zip(magnitude, phase)]
         return F.pad(torch.stack(rows), (0, 1))
