@@ -27,6 +27,8 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
+        if "faults" in item.path.parts:
+            item.add_marker(pytest.mark.drill)
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
         if "real" in item.keywords and not SPEECH.exists():

@@ -25,6 +25,8 @@ from mockingjay.open import open_representation
 from mockingjay.settings import settings
 from mockingjay.studies import allotment, attention, heads, layers, looks, pruning, relations, seen, segments
 
+pytestmark = pytest.mark.drill  # whole commands
+
 ROW = {"representation", "task", "metric", "value", "ci95", "n", "seed", "data"}
 T = 8
 UNIFORM, IDENTITY, COLUMN = torch.full((T, T), 1 / T), torch.eye(T), torch.eye(T)[2].expand(T, T)

@@ -14,6 +14,8 @@ from mockingjay.objectives.apc import APC
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.studies import compare as library
 
+pytestmark = pytest.mark.drill  # whole commands
+
 ROW = {"representation", "task", "metric", "value", "ci95", "n", "seed", "data"}
 
 

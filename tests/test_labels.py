@@ -20,6 +20,8 @@ from mockingjay.studies import labels as library
 from mockingjay.studies.contestants import CONTESTANTS
 from mockingjay.studies.labels import nested
 
+pytestmark = pytest.mark.drill  # whole commands
+
 SHARES = (1.0, 0.5, 0.125, 0.05, 0.01)
 
 

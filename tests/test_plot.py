@@ -21,6 +21,8 @@ from mockingjay.moves.sound import sound
 from mockingjay.report.tensorboard import write_events
 from mockingjay.studies import pictures
 
+pytestmark = pytest.mark.drill  # whole commands
+
 SHOWN = ("curve", "rebuilt-1", "sound-1", "layers", "phones", "speakers", "weights")
 
 

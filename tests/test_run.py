@@ -12,6 +12,8 @@ from mockingjay.downstream import questions
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.pretrain import TRIAL
 
+pytestmark = pytest.mark.drill  # whole commands
+
 ROW = {"representation", "task", "metric", "value", "ci95", "n", "seed", "data"}
 
 

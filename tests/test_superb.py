@@ -12,6 +12,8 @@ from mockingjay.data.manifest import Corpus, write_manifest
 from mockingjay.downstream.heads import build_head
 from mockingjay.studies.superb import SAID, Config, parts, superb
 
+pytestmark = pytest.mark.drill  # whole commands
+
 QUICK = Config(learning_rates=(1e-4, 1e-1), updates=6)
 
 

@@ -16,6 +16,8 @@ from mockingjay.studies import statements
 from mockingjay.studies.contestants import CONTESTANTS
 from mockingjay.studies.profiles import profile_names, read_profile
 
+pytestmark = pytest.mark.drill  # whole commands
+
 # The table in a moment: nano encoders of four steps, heads of a few updates; two utterances a voice allow no question
 # for speakers.
 NANO = """

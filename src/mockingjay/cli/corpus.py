@@ -1,15 +1,18 @@
-"""`mockingjay corpus`: look at a corpus, write it for other toolkits, or make the embedded one."""
+"""`mockingjay corpus`: look at a corpus, write it for other toolkits or as fMLLR features, or make the embedded one."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from mockingjay.cli.options import Json, Quiet, Seed
+from mockingjay.cli.options import Json, Quiet, Seed, Sets
 
 Format = Literal["lhotse", "kaldi", "nemo"]
 
-app = typer.Typer(help="Look at a corpus, write it for other toolkits, or make the embedded one.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at a corpus, write it for other toolkits or as fMLLR features, or make the embedded one.",
+    no_args_is_help=True,
+)
 
 
 @app.command("inspect")
@@ -47,6 +50,35 @@ def export(
     say = teller(quiet)
     for written in library_export(read_corpus(path, say), to, out):
         say(str(written))
+
+
+@app.command("fmllr")
+def fmllr(
+    path: Annotated[Path, typer.Argument(help="A folder of audio, a manifest, a CSV, or a corpus in its own layout.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the features and their manifest.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="A folder that this command wrote: adapt to its model, fit none.")
+    ] = None,
+    changes: Sets = None,
+    seed: Seed = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write cepstra adapted to every speaker (fMLLR), as a corpus that `--preset fmllr` of TERA reads."""
+    import json as encoder
+    from dataclasses import asdict
+
+    from mockingjay.cli.output import read_corpus, teller
+    from mockingjay.core.config import assignments, overlay
+    from mockingjay.downstream.fmllr import Config
+    from mockingjay.downstream.fmllr import fmllr as library_fmllr
+
+    say = teller(quiet or json)
+    config = overlay(Config(), assignments(changes or ()))
+    for voice in library_fmllr(read_corpus(path, say).utterances, out, config, seed, model, say):
+        if json:
+            print(encoder.dumps(asdict(voice)))
+    say(f"features: {out}")
 
 
 @app.command("talking")

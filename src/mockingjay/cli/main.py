@@ -6,7 +6,23 @@ from pathlib import Path
 
 import typer
 
-from mockingjay.cli import compare, corpus, describe, extract, import_, pretrain, probe, run
+from mockingjay.cli import (
+    abx,
+    attack,
+    attention,
+    compare,
+    corpus,
+    describe,
+    extract,
+    import_,
+    labels,
+    plot,
+    pretrain,
+    probe,
+    run,
+    superb,
+    table,
+)
 from mockingjay.core.errors import MachineError, MockingjayError
 
 app = typer.Typer(
@@ -27,6 +43,13 @@ app.command("probe")(probe.probe)
 app.command("finetune")(probe.finetune)
 app.command("predict")(probe.predict)
 app.command("compare")(compare.compare)
+app.command("table")(table.table)
+app.command("labels")(labels.labels)
+app.command("attention")(attention.attention)
+app.command("attack")(attack.attack)
+app.command("abx")(abx.abx)
+app.command("superb")(superb.superb)
+app.command("plot")(plot.plot)
 app.command("import")(import_.import_)
 app.command("list")(describe.list_names)
 app.command("show")(describe.show)

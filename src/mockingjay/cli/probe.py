@@ -9,7 +9,7 @@ from mockingjay.cli.options import Data, Json, Out, Quiet, Seed, Sets
 
 Name = Annotated[str, typer.Argument(help="mel, a run's folder, random:…; see `mockingjay list`.")]
 TaskName = Annotated[str, typer.Option("--task", help="phone, phone:39, pitch, energy, label:<column>, phones, text.")]
-Head = Annotated[str, typer.Option("--head", help="linear, linear256, mlp1, mlp2, gru; of sequences also blstm, blstm1024.")]
+Head = Annotated[str, typer.Option("--head", help="linear, linear256, mlp1, mlp2, gru; of sequences blstm, blstm1024.")]
 
 
 def probe(

@@ -61,7 +61,7 @@ class MFCC(Frontend):
         self.dim = config.coefficients * (1 + config.deltas)
         self.grid, self.receptive = self.framing.grid, self.framing.receptive
         self.register_buffer("filters", mel_filters(config.mels, config.fft, "slaney"), persistent=False)
-        self.register_buffer("cosines", _cosines(config.mels, config.coefficients), persistent=False)
+        self.register_buffer("cosines", cosines(config.mels, config.coefficients), persistent=False)
         self.register_buffer("hann", torch.hann_window(config.window), persistent=False)
         self.normalise = Normalise(config.normalise, self.dim)
 
@@ -89,7 +89,7 @@ class MFCC(Frontend):
         return bands.clamp_min(self.config.floor).log() @ self.cosines
 
 
-def _cosines(mels: int, coefficients: int) -> Float[Tensor, "mels dim"]:
+def cosines(mels: int, coefficients: int) -> Float[Tensor, "mels dim"]:
     """Build the orthonormal cosine transform (type II) of decibels, to be applied to natural logarithms."""
     bands, orders = (torch.arange(count, dtype=torch.float64) for count in (mels, coefficients))
     cosines = torch.cos(math.pi / mels * (bands[:, None] + 0.5) * orders) * math.sqrt(2 / mels)

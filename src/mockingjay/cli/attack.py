@@ -1,0 +1,116 @@
+"""`mockingjay attack`: attacks on spoofing countermeasures, and what a representation in front of them is worth."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mockingjay.cli.options import Data, Device, Json, Out, Quiet, Seed, Sets, seconds
+
+if TYPE_CHECKING:
+    from mockingjay.studies.defence import Rebuilding
+    from mockingjay.studies.scene import Subject
+
+
+def attack(
+    data: Data,
+    out: Out,
+    representation: Annotated[
+        str | None, typer.Argument(metavar="[REPRESENTATION]", help="What is tried as a defence; none: filters alone.")
+    ] = None,
+    budget: Annotated[str, typer.Option("--budget", help="Time for everything, for example 30m.")] = "30m",
+    size: Annotated[
+        Literal["auto", "small", "published"],
+        typer.Option("--size", help="Of countermeasures and features; auto: published on CUDA, else small."),
+    ] = "auto",
+    changes: Sets = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Attack LCNN and SENet by FGSM and PGD, behind several defences, and write a page."""
+    allowed = seconds(budget)
+    from mockingjay.cli.output import print_rows, read_corpus, teller
+    from mockingjay.core.config import assignments, overlay, to_toml
+    from mockingjay.report.attack_report import attack_page, drawings
+    from mockingjay.report.figures import save_png
+    from mockingjay.report.page import write_page
+    from mockingjay.report.tables import write_results
+    from mockingjay.studies.attack import attack as library_attack
+    from mockingjay.studies.scene import SMALL, Config
+    from mockingjay.studies.tally import claims, headlines, rows
+    from mockingjay.train.distributed import joined
+
+    with joined(device) as group:
+        large = size == "published" or (size == "auto" and group.device.type == "cuda")
+    config = overlay(Config() if large else SMALL, assignments(changes or ()))
+    say = teller(quiet or json)
+    subject, found, study = _subject(representation, seed), [], None
+    how = {"config": config, "budget": allowed, "device": device, "seed": seed, "say": say}
+    for study in library_attack(subject, read_corpus(data, say), out, **how):
+        found = rows(study)
+        write_results(out / "results.json", found)
+        page = attack_page(
+            data=study.data,
+            subject=subject.name,
+            features=study.features,
+            command=shlex.join(["mockingjay", *sys.argv[1:]]),
+            rows=found,
+            claims=claims(study),
+            facts=study.facts,
+            notes=study.notes,
+            settings=to_toml(config, comments=True),
+            budget=allowed,
+            finished=study.finished,
+        )
+        write_page(out / "report" / "index.html", page)
+    assert study is not None and study.finished
+    for name, drawing in drawings(found):
+        save_png(drawing, out / "report" / f"{name}.png")
+    print_rows(found if json else headlines(found), json, quiet)
+    say(f"report: {out / 'report' / 'index.html'}")
+
+
+def _subject(name: str | None, seed: int) -> "Subject":
+    """Open a representation; of a run also what it heard, and the head that rebuilds what it hides."""
+    from mockingjay.data.manifest import read_manifest
+    from mockingjay.open import encoder_folder, open_representation
+    from mockingjay.studies.scene import Subject
+
+    if name is None:
+        return Subject("published features")
+    folder = encoder_folder(Path(name))
+    run = folder.parent if folder is not None and folder.name == "encoder" else folder
+    listed = run / "corpus.jsonl" if run is not None else None
+    heard: frozenset[str] = frozenset()
+    if listed is not None and listed.is_file():
+        heard = frozenset(each.id for each in read_manifest(listed).utterances if each.split == "train")
+    return Subject(name, open_representation(name, seed), _rebuilding(run) if run is not None else None, heard)
+
+
+def _rebuilding(run: Path) -> "Rebuilding | None":
+    """Take the head of a run's objective; None where it rebuilds something else than it reads, or nothing."""
+    from mockingjay.core.config import read_toml, validate
+    from mockingjay.objectives import build_objective
+    from mockingjay.objectives.audio_albert import AudioALBERT
+    from mockingjay.objectives.mockingjay import Mockingjay
+    from mockingjay.objectives.tera import TERA
+    from mockingjay.settings import Settings
+    from mockingjay.studies.defence import Rebuilding
+    from mockingjay.train.checkpoint import load_latest
+
+    if not (run / "config.toml").is_file():
+        return None
+    settings = validate(Settings, read_toml(run / "config.toml"), str(run / "config.toml"))
+    learner = build_objective(settings.objective)
+    if not isinstance(learner, Mockingjay | TERA | AudioALBERT) or getattr(learner, "target", None) is not None:
+        return None
+    saved = load_latest(run / "checkpoints", lambda line: None)
+    if saved is None:
+        return None
+    learner.load_state_dict(saved.model)
+    spans = learner.config.hide if isinstance(learner, AudioALBERT) else learner.spans
+    return Rebuilding(learner.encoder, learner.head, spans)

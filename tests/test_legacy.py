@@ -1,0 +1,113 @@
+"""docs/legacy.md is true: its commands run as they stand there, made small by further options.
+
+Among them TERA is trained on the features of `corpus fmllr`.
+"""
+
+import json
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from command import works
+from faults.releases import Transformer, first_states
+
+from mockingjay.data.corpora import open_corpus
+from mockingjay.data.manifest import write_manifest
+from mockingjay.settings import settings
+
+TEXT = (Path(__file__).parents[1] / "docs" / "legacy.md").read_text("utf-8")
+COMMANDS = re.findall(r"`mockingjay ([^`]+)`", TEXT)
+PROGRAMS = re.findall(r"```python\n(.+?)```", TEXT, re.DOTALL)
+LONG = ("plot", "attention", "labels")  # run by --slow
+
+
+def sets(*changes):
+    return tuple(word for change in changes for word in ("--set", change))
+
+
+CONTEXT = "objective.encoder.context"
+SHORT = ("--steps", "1", *sets("batches.seconds=6", "batches.crop=1.5", f"{CONTEXT}.dim=16", f"{CONTEXT}.layers=1"))
+BLOCKS = sets(f"{CONTEXT}.heads=2", f"{CONTEXT}.feedforward=16")
+QUICK = sets("frozen.updates=2", "frozen.learning_rates=[1e-2]", "frozen.evaluations=1", "seeds=1", "unseen=drop")
+PROFILE = [f"{row}.{leaf}" for row in ("base", "large", "apc") for leaf in ("preset=nano", "minutes=0.02")]
+HEADS = [
+    f"{kind}.{leaf}" for kind in ("frame", "utterance")
+    for leaf in ("seeds=1", "frozen.updates=2", "frozen.learning_rates=[1e-2]", "live.learning_rates=[1e-3]")
+]  # fmt: skip
+SMALLER = {
+    "pretrain mockingjay": (*SHORT, *BLOCKS),
+    "pretrain tera": (*SHORT, *BLOCKS, *sets("objective.encoder.frontend.dim=8")),
+    "pretrain apc": SHORT,
+    "corpus fmllr": sets("coefficients=4", "gaussians=2", "updates=1", "rounds=1"),
+    "probe": QUICK,
+    "finetune": sets("seeds=1", "live.epochs=1", "unseen=drop"),
+    "plot": ("--utterances", "1"),
+    "attention": ("--budget", "2s"),
+    "labels": sets(*PROFILE, *HEADS, "labels.seeds=1", "labels.shares=[1.0, 0.5]"),
+}
+
+
+@pytest.fixture
+def place(talking, tmp_path, monkeypatch):
+    """A folder with what the commands name: both corpora, two files and a released model, all of them small."""
+    utterances = [each for each in open_corpus(talking).utterances if each.seconds < 3][:20]
+    voices = [replace(each, speaker=f"s{number % 2}", split=None) for number, each in enumerate(utterances)]
+    for corpus in ("LibriSpeech", "MOSEI"):
+        (tmp_path / corpus).mkdir()
+        write_manifest(tmp_path / corpus / "manifest.jsonl", voices)
+    for name, each in zip(("one", "other"), utterances):
+        shutil.copy(each.path, tmp_path / f"{name}.flac")
+    torch.save(first_states(Transformer(160, 1)), tmp_path / "mockingjay-500000.ckpt")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(command):
+    smaller = next((more for start, more in SMALLER.items() if command.startswith(start)), ())
+    works(*shlex.split(command), *smaller)
+
+
+def test_the_commands_and_the_programs_run(place):
+    for command in COMMANDS:
+        if not command.startswith(LONG):
+            run(command)
+    rows = [json.loads(file.read_text())[0] for file in sorted(place.glob("probes/*/results.json"))]
+    assert len(rows) == 7 and {row["head"] for row in rows} == {"mlp2", "gru"}
+    assert {row["task"] for row in rows} == {"phone", "label:speaker", "label:sentiment"}
+    extracting, tuning = (place / f"{name}.py" for name in ("extracting", "tuning"))
+    for file, program in zip((extracting, tuning), PROGRAMS, strict=True):
+        file.write_text(program)
+        assert len(program.splitlines()) <= 15
+    found = runpy.run_path(str(extracting))
+    assert found["tiled"].shape[1] == 3 * found["layers"].shape[2] and not found["tiled"].requires_grad
+    assert torch.equal(found["layers"][:, -1], found["last"]) and found["last"].shape[::2] == (2, 16)
+    tuned = runpy.run_path(str(tuning))["encoder"]
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in tuned.parameters())
+
+
+@pytest.mark.slow
+def test_the_long_commands_run(place):
+    """pytest --slow -n 0 tests/test_legacy.py -k long (a minute)."""
+    for command in COMMANDS:
+        if command.startswith((*LONG, "pretrain mockingjay")) or "phone-mixed" in command:
+            run(command)
+    assert (place / "pictures" / "base" / "index.html").stat().st_size > 50_000
+    assert (place / "pictures" / "attention" / "report" / "index.html").exists()
+    assert (place / "runs" / "labels" / "labels" / "results.csv").exists()
+
+
+def test_every_verb_and_setting_named_is_there():
+    assert len(COMMANDS) == 21 and len(PROGRAMS) == 2
+    known = [settings("mockingjay", preset).model_dump() for preset in ("base", "large")]
+    for path in re.findall(r"`((?:objective|batches|train|upkeep)\.[a-z_.]+)`", TEXT):
+        found = known
+        for key in path.split("."):
+            found = [table[key] for table in found if key in table]
+        assert found, path
+    assert not [line for line in TEXT.splitlines() if "/home" in line or str(sys.prefix) in line]
