@@ -9,9 +9,9 @@ from mockingjay.encoders.contexts.transformer import Transformer
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.log_mel import LogMel
 from mockingjay.moves.hide import Spans
-from mockingjay.studies import adversary, defence
-from mockingjay.studies.bulwark import Pipeline
-from mockingjay.studies.outlay import WEALTH, Costs, outlay
+from mockingjay.studies.attack import adversary, defence
+from mockingjay.studies.attack.countermeasures import Pipeline
+from mockingjay.studies.attack.plan import WEALTH, Costs, outlay
 
 CLEAN = torch.randn(5, 12, 8, generator=torch.Generator().manual_seed(0)) * 20
 WEIGHTS = torch.randn(12, 8, generator=torch.Generator().manual_seed(1))

@@ -13,21 +13,22 @@ from speech_like import speech_like
 from mockingjay.data.manifest import read_manifest
 from mockingjay.downstream.scores import Scores
 from mockingjay.report import attack_report
-from mockingjay.studies import outlay, tally
-from mockingjay.studies.attack import Study
-from mockingjay.studies.bulwark import slug
-from mockingjay.studies.copies import with_copies
+from mockingjay.studies.attack import plan
+from mockingjay.studies.attack import rows as results
+from mockingjay.studies.attack.countermeasures import slug
+from mockingjay.studies.attack.study import Study
+from mockingjay.studies.attack.vocoded import with_copies
 
 ROW = {"representation", "task", "metric", "value", "ci95", "n", "seed", "data"}
 DEFENCES = ["no defence", "trained again", "adversarial training", "mean filter", "median filter", "Gaussian filter"]
-TINY = outlay.Plan(4, 8, (1.0, 8.0), 2, 2, 4, 2, (30.0,))
+TINY = plan.Plan(4, 8, (1.0, 8.0), 2, 2, 4, 2, (30.0,))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Do as little as can be done."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outlay, "WEALTH", (TINY,))
+        patch.setattr(plan, "WEALTH", (TINY,))
         yield
 
 
@@ -185,7 +186,7 @@ def test_claims_are_held_against_what_was_attacked_alike():
     study.adaptive = [
         {"family": "LCNN", "defence": "net", "level": 8.0, "epsilon": 1.0, "deviations": 1.0, "scores": wrong[:8]}
     ]
-    found = {(row["defence"], row["rival"]): row for row in tally.claims(study)}
+    found = {(row["defence"], row["rival"]): row for row in results.claims(study)}
     assert found.keys() == {
         ("untrained network", "no defence"), ("untrained network", "trained again"), ("net", "no defence"),
         ("net", "trained again"), ("net", "untrained network"), ("net", "net"),
@@ -194,6 +195,6 @@ def test_claims_are_held_against_what_was_attacked_alike():
     assert net["no defence"]["verdict"] == "holds" and net["no defence"]["difference"] == 1.0
     assert net["trained again"]["difference"] == 0.5 and net["untrained network"]["verdict"] == "undecided"
     assert net["net"]["ours"] == [0.0, 1.0] and net["net"]["verdict"] == "does not" and net["net"]["n"] == 8
-    rows = [row for row in tally.rows(study) if row["attack"].startswith("PGD") and row["model"] == "LCNN"]
+    rows = [row for row in results.rows(study) if row["attack"].startswith("PGD") and row["model"] == "LCNN"]
     assert {row["representation"]: row["spoofs_let_in"] for row in rows}["no defence"] == 1.0
     assert Scores(tuple(ids), np.ones(20), np.ones(20)).value == 1 and slug("no defence") != slug("no-defence")

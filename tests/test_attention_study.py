@@ -23,7 +23,8 @@ from mockingjay.encoders.contexts.shared import SharedTransformer
 from mockingjay.encoders.contexts.transformer import Transformer
 from mockingjay.open import open_representation
 from mockingjay.settings import settings
-from mockingjay.studies import allotment, attention, heads, layers, looks, pruning, relations, seen, segments
+from mockingjay.studies.attention import heads, layers, passes, plan, pruning, relations, segments, summaries
+from mockingjay.studies.attention import study as library
 
 pytestmark = pytest.mark.drill  # whole commands
 
@@ -207,7 +208,7 @@ def test_the_span_after_the_softmax_only_takes_weight_away():
 def test_strengths_are_what_removing_a_head_takes(kind):
     context = kind(kind.Config(layers=2, dim=8, feedforward=16, heads=2, dropout=0.0, attention_dropout=0.0), 5).eval()
     frames = Frames(torch.randn(1, 6, 5), torch.tensor([6]))
-    with looks.strengths(context) as found:
+    with passes.strengths(context) as found:
         hidden = context(frames)
     block = context.blocks[1] if kind is Transformer else context.block
     read = hidden.layers[1]
@@ -234,10 +235,10 @@ def test_areas_are_paired_and_signed():
 
 def test_the_plan_follows_the_time():
     fixed = {"hearing": 0.02, "utterance": 3.0, "fitting": 1.0, "tasks": 2, "depth": 4}
-    rich, poor = allotment.allot(1800.0, **fixed), allotment.allot(20.0, **fixed)
+    rich, poor = plan.allot(1800.0, **fixed), plan.allot(20.0, **fixed)
     assert rich.steps == 7 and rich.asked > 400 and rich.looked == 120 and len(rich.spans) == 8
-    assert poor.steps == 3 and poor.asked == allotment.TRIED and poor.randoms == 1
-    assert allotment.Plan.read(json.loads(json.dumps({**{f: getattr(rich, f) for f in rich.__slots__}}))) == rich
+    assert poor.steps == 3 and poor.asked == plan.TRIED and poor.randoms == 1
+    assert plan.Plan.read(json.loads(json.dumps({**{f: getattr(rich, f) for f in rich.__slots__}}))) == rich
 
 
 def test_the_published_widths():
@@ -258,13 +259,13 @@ def quick():
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pruning, "PROBES", probes)
-        patch.setattr(allotment, "WEALTH", ((3, 1, (1,), 1),))
-        patch.setattr(allotment, "TRIED", 16)
-        patch.setattr(attention, "TRIED", 16)
-        patch.setattr(seen, "MOST_POINTS", 128)
-        patch.setattr(seen, "SHOWN", {10_000: 1})
+        patch.setattr(plan, "WEALTH", ((3, 1, (1,), 1),))
+        patch.setattr(plan, "TRIED", 16)
+        patch.setattr(library, "TRIED", 16)
+        patch.setattr(summaries, "MOST_POINTS", 128)
+        patch.setattr(summaries, "SHOWN", {10_000: 1})
         patch.setattr(segments, "SETTINGS", segments.SETTINGS[::5])
-        patch.setattr(attention, "CANDIDATES", 2)
+        patch.setattr(library, "CANDIDATES", 2)
         yield
 
 
@@ -321,8 +322,8 @@ def test_the_same_study_again_goes_on(whole, trained):
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*/*.json") if path.name != "spans.json"}
     spans = (folder / "spans.json").read_bytes()
     (folder / "spans.json").unlink()
-    subject = attention.Subject(str(trained), open_representation(str(trained)))
-    (*_, study) = attention.attention([subject], open_corpus(data), out, budget=2.0)
+    subject = library.Subject(str(trained), open_representation(str(trained)))
+    (*_, study) = library.attention([subject], open_corpus(data), out, budget=2.0)
     assert study.finished and (folder / "spans.json").read_bytes() == spans
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
 
@@ -342,17 +343,17 @@ def test_the_page(whole):
 
 def test_without_labels_what_is_left_out_is_said(quick, tmp_path):
     bare = [Utterance(each.id, each.path, each.seconds) for each in speak(tmp_path / "audio", count=6)]
-    subject = attention.Subject("nano", open_representation("random:audio-albert/nano"))
+    subject = library.Subject("nano", open_representation("random:audio-albert/nano"))
     out = tmp_path / "out"
-    (*_, study) = attention.attention([subject], Corpus("bare", tuple(bare)), out, budget=1.0)
+    (*_, study) = library.attention([subject], Corpus("bare", tuple(bare)), out, budget=1.0)
     assert study.finished and set(study.findings["nano"]) == {"plan", "seen", "noise", "cost", "asked"}
     assert len(study.absent) == 3 and study.absent[0].startswith("No phone labels on speech")
     kept = study.findings["nano"]["cost"]
     assert kept["parameters"] > 0 and kept["kept"] > 0
     with pytest.raises(ConfigError, match=r"holds a study with other seed, expected those in its study.json; take"):
-        next(attention.attention([subject], Corpus("bare", tuple(bare)), out, budget=1.0, seed=1))
+        next(library.attention([subject], Corpus("bare", tuple(bare)), out, budget=1.0, seed=1))
     with pytest.raises(ConfigError, match="named twice"):
-        next(attention.attention([subject, subject], Corpus("bare", tuple(bare)), out, budget=1.0))
+        next(library.attention([subject, subject], Corpus("bare", tuple(bare)), out, budget=1.0))
 
 
 def test_refusals(talking, trained, whole, tmp_path):
@@ -378,8 +379,8 @@ def heard_only(trained, folder):
 
 def test_windows_are_looked_at_one_at_a_time():
     tiny = open_representation("random:mockingjay/tiny")
-    assert looks.reach(tiny) == pytest.approx(99 * 160 / 16_000) or looks.reach(tiny) > 2.9
-    samples = round(looks.reach(tiny) * 16_000)
+    assert passes.reach(tiny) == pytest.approx(99 * 160 / 16_000) or passes.reach(tiny) > 2.9
+    samples = round(passes.reach(tiny) * 16_000)
     with watch(tiny) as maps, torch.no_grad():
         tiny(Waves.pad([torch.randn(samples)]))
     assert len(maps) == 3 and maps[0].shape[0] == 1

@@ -16,9 +16,9 @@ from mockingjay.downstream import open_task
 from mockingjay.downstream.fit import Config, Fitting, fit_probe
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.probe import Probe
-from mockingjay.studies import labels as library
-from mockingjay.studies.contestants import CONTESTANTS
-from mockingjay.studies.labels import nested
+from mockingjay.studies.decks import labels as library
+from mockingjay.studies.decks.contestants import CONTESTANTS
+from mockingjay.studies.decks.labels import nested
 
 pytestmark = pytest.mark.drill  # whole commands
 

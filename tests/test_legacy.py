@@ -16,6 +16,7 @@ import pytest
 import torch
 from command import works
 from faults.releases import Transformer, first_states
+from test_table import CHANGES, tree
 
 from mockingjay.data.corpora import open_corpus
 from mockingjay.data.manifest import write_manifest
@@ -35,11 +36,13 @@ CONTEXT = "objective.encoder.context"
 SHORT = ("--steps", "1", *sets("batches.seconds=6", "batches.crop=1.5", f"{CONTEXT}.dim=16", f"{CONTEXT}.layers=1"))
 BLOCKS = sets(f"{CONTEXT}.heads=2", f"{CONTEXT}.feedforward=16")
 QUICK = sets("frozen.updates=2", "frozen.learning_rates=[1e-2]", "frozen.evaluations=1", "seeds=1", "unseen=drop")
-PROFILE = [f"{row}.{leaf}" for row in ("base", "large", "apc") for leaf in ("preset=nano", "minutes=0.02")]
-HEADS = [
-    f"{kind}.{leaf}" for kind in ("frame", "utterance")
-    for leaf in ("seeds=1", "frozen.updates=2", "frozen.learning_rates=[1e-2]", "live.learning_rates=[1e-3]")
-]  # fmt: skip
+FEW = CHANGES.replace('"', "'")
+PROFILE = (
+    *(f"{row}={{objective='mockingjay', preset='nano', changes=[{FEW}]}}" for row in ("base", "large")),
+    f"apc={{objective='apc', preset='nano', changes=[{FEW}, 'objective.encoder.context.dim=64']}}",
+    "speaker.least=8", "frame.seeds=1", "frame.frozen.updates=2", "frame.frozen.learning_rates=[1e-2]",
+    "frame.live.learning_rates=[1e-3]", "labels.seeds=1", "labels.shares=[1.0, 0.5]",
+)  # fmt: skip
 SMALLER = {
     "pretrain mockingjay": (*SHORT, *BLOCKS),
     "pretrain tera": (*SHORT, *BLOCKS, *sets("objective.encoder.frontend.dim=8")),
@@ -49,7 +52,7 @@ SMALLER = {
     "finetune": sets("seeds=1", "live.epochs=1", "unseen=drop"),
     "plot": ("--utterances", "1"),
     "attention": ("--budget", "2s"),
-    "labels": sets(*PROFILE, *HEADS, "labels.seeds=1", "labels.shares=[1.0, 0.5]"),
+    "labels": sets(*PROFILE),
 }
 
 
@@ -92,14 +95,15 @@ def test_the_commands_and_the_programs_run(place):
 
 
 @pytest.mark.slow
-def test_the_long_commands_run(place):
+def test_the_long_commands_run(place, talking):
     """pytest --slow -n 0 tests/test_legacy.py -k long (a minute)."""
+    tree(place / "speech", talking)
     for command in COMMANDS:
         if command.startswith((*LONG, "pretrain mockingjay")) or "phone-mixed" in command:
             run(command)
     assert (place / "pictures" / "base" / "index.html").stat().st_size > 50_000
     assert (place / "pictures" / "attention" / "report" / "index.html").exists()
-    assert (place / "runs" / "labels" / "labels" / "results.csv").exists()
+    assert (place / "runs" / "published" / "labels" / "results.csv").exists()
 
 
 def test_every_verb_and_setting_named_is_there():

@@ -12,9 +12,9 @@ from mockingjay.core.errors import TrainingError
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.scores import Scores
 from mockingjay.pretrain import pretrain
-from mockingjay.studies import statements
-from mockingjay.studies.contestants import CONTESTANTS
-from mockingjay.studies.profiles import profile_names, read_profile
+from mockingjay.studies.decks import statements
+from mockingjay.studies.decks.contestants import CONTESTANTS
+from mockingjay.studies.decks.profiles import profile_names, read_profile
 
 pytestmark = pytest.mark.drill  # whole commands
 
@@ -149,7 +149,7 @@ def test_the_same_command_goes_on_and_measures_nothing_twice(nano_table, talking
     out = tmp_path / "again"
     shutil.copytree(whole, out, ignore=shutil.ignore_patterns("results.json", "base-ft2-phone*"))
     before = contents(out)
-    monkeypatch.setattr("mockingjay.studies.contestants.pretrain", unlucky(pretrain))
+    monkeypatch.setattr("mockingjay.studies.decks.contestants.pretrain", unlucky(pretrain))
     said = mockingjay(*command(out, talking))
     assert said.code == 143 and "stopped; the same command goes on" in said.out
     assert "large failed: step 3: the loss is nan" in said.out

@@ -10,8 +10,8 @@ import typer
 from mockingjay.cli.options import Data, Device, Json, Out, Quiet, Seed, Sets, seconds
 
 if TYPE_CHECKING:
-    from mockingjay.studies.defence import Rebuilding
-    from mockingjay.studies.scene import Subject
+    from mockingjay.studies.attack.defence import Rebuilding
+    from mockingjay.studies.attack.subject import Subject
 
 
 def attack(
@@ -39,9 +39,9 @@ def attack(
     from mockingjay.report.figures import save_png
     from mockingjay.report.page import write_page
     from mockingjay.report.tables import write_results
-    from mockingjay.studies.attack import attack as library_attack
-    from mockingjay.studies.scene import SMALL, Config
-    from mockingjay.studies.tally import claims, headlines, rows
+    from mockingjay.studies.attack.rows import claims, headlines, rows
+    from mockingjay.studies.attack.study import attack as library_attack
+    from mockingjay.studies.attack.subject import SMALL, Config
     from mockingjay.train.distributed import joined
 
     with joined(device) as group:
@@ -78,7 +78,7 @@ def _subject(name: str | None, seed: int) -> "Subject":
     """Open a representation; of a run also what it heard, and the head that rebuilds what it hides."""
     from mockingjay.data.manifest import read_manifest
     from mockingjay.open import encoder_folder, open_representation
-    from mockingjay.studies.scene import Subject
+    from mockingjay.studies.attack.subject import Subject
 
     if name is None:
         return Subject("published features")
@@ -99,7 +99,7 @@ def _rebuilding(run: Path) -> "Rebuilding | None":
     from mockingjay.objectives.mockingjay import Mockingjay
     from mockingjay.objectives.tera import TERA
     from mockingjay.settings import Settings
-    from mockingjay.studies.defence import Rebuilding
+    from mockingjay.studies.attack.defence import Rebuilding
     from mockingjay.train.checkpoint import load_latest
 
     if not (run / "config.toml").is_file():

@@ -12,8 +12,8 @@ from mockingjay.cli.options import Data, Json, Out, Quiet, Seed, seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mockingjay.studies.attention import Subject
-    from mockingjay.studies.pruning import Pretext
+    from mockingjay.studies.attention.pruning import Pretext
+    from mockingjay.studies.attention.study import Subject
 
 
 def attention(
@@ -34,8 +34,8 @@ def attention(
     from mockingjay.report.figures import save_png
     from mockingjay.report.page import write_page
     from mockingjay.report.tables import write_results
-    from mockingjay.studies.attention import attention as library_attention
-    from mockingjay.studies.findings import headlines, rows
+    from mockingjay.studies.attention.rows import headlines, rows
+    from mockingjay.studies.attention.study import attention as library_attention
 
     say = teller(quiet or json)
     subjects = [_subject(name, seed, say) for name in representations]
@@ -66,7 +66,7 @@ def _subject(name: str, seed: int, say: "Callable[[str], None]") -> "Subject":
     from mockingjay.core.representation import Representation
     from mockingjay.data.manifest import read_manifest
     from mockingjay.open import encoder_folder, open_representation
-    from mockingjay.studies.attention import Subject
+    from mockingjay.studies.attention.study import Subject
 
     representation = open_representation(name, seed)
     folder = encoder_folder(Path(name))
@@ -86,7 +86,7 @@ def _subject(name: str, seed: int, say: "Callable[[str], None]") -> "Subject":
 def _pretext(run: Path, say: "Callable[[str], None]") -> "Pretext | None":
     """Rebuild a run's objective with its head from its last checkpoint; None where it cannot be scored alone."""
     from mockingjay.open import open_objective
-    from mockingjay.studies.pruning import Pretext
+    from mockingjay.studies.attention.pruning import Pretext
 
     opened = open_objective(run, say)
     if opened is None or opened[0].draws_from != "utterance":

@@ -33,9 +33,9 @@ def labels(
     from mockingjay.report.page import write_page
     from mockingjay.report.statements import count, sentences, write_statements
     from mockingjay.report.tables import write_results
-    from mockingjay.studies.labels import labels as library_labels
-    from mockingjay.studies.profiles import open_profile, read_profile
-    from mockingjay.studies.statements import FEWER
+    from mockingjay.studies.decks.labels import labels as library_labels
+    from mockingjay.studies.decks.profiles import open_profile, read_profile
+    from mockingjay.studies.decks.statements import FEWER
 
     chosen = read_profile(profile, changes or ())
     say = teller(quiet or json)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mockingjay.data.manifest import Corpus
     from mockingjay.settings import Settings
-    from mockingjay.studies.profiles import Profile
+    from mockingjay.studies.decks.profiles import Profile
 
 PAUSE = 20.0  # seconds
 Outcome = TypeVar("Outcome")
@@ -45,8 +45,8 @@ def table(
     from mockingjay.report.statements import count, sentences, write_statements
     from mockingjay.report.table_report import beside, table_page
     from mockingjay.report.tables import show_table, write_results
-    from mockingjay.studies.profiles import open_profile, read_profile
-    from mockingjay.studies.table import table as library_table
+    from mockingjay.studies.decks.profiles import open_profile, read_profile
+    from mockingjay.studies.decks.table import table as library_table
 
     chosen = read_profile(profile, changes or ())
     say = teller(quiet or json)
@@ -105,8 +105,8 @@ def _foretell(
     profile: "Profile", corpus: "Corpus", out: Path, seed: int, device: str, say: "Callable[[str], None]"
 ) -> None:
     """Check paths and labels, say how long it would take, and leave it at that."""
-    from mockingjay.studies.contestants import prepare
-    from mockingjay.studies.forecast import forecast
+    from mockingjay.studies.decks.contestants import prepare
+    from mockingjay.studies.decks.forecast import forecast
 
     ground = prepare(profile, corpus, out, seed, say)
     for column, question in ground.asked.items():

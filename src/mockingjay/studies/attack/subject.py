@@ -26,8 +26,8 @@ from mockingjay.downstream.tasks import Label
 from mockingjay.encoders.encoder import Encoder, random_encoder
 from mockingjay.encoders.frontends import MFCC, Fbank, Frontend, Linear, LogMel, Stacked
 from mockingjay.representations.features import Features
-from mockingjay.studies.copies import with_copies
-from mockingjay.studies.defence import Defence, Rebuilding, rebuilt, simple_defences, states
+from mockingjay.studies.attack.defence import Defence, Rebuilding, rebuilt, simple_defences, states
+from mockingjay.studies.attack.vocoded import with_copies
 
 SPECTRAL = (LogMel, Fbank, Linear, MFCC)
 MOST: Mapping[str, int] = {"train": 1200, "dev": 160, "test": 480}  # utterances

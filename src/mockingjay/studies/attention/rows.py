@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mockingjay.studies.attention import Study
-from mockingjay.studies.heads import CATEGORIES, MEASURES
-from mockingjay.studies.pruning import HELD_OUT
+from mockingjay.studies.attention.heads import CATEGORIES, MEASURES
+from mockingjay.studies.attention.pruning import HELD_OUT
+from mockingjay.studies.attention.study import Study
 
 Row = Mapping[str, Any]
 MEASURED = "speech segmentation"  # the task of rows that score boundaries

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from mockingjay.downstream.countermeasures import FAMILIES
 from mockingjay.downstream.detection import curve
 from mockingjay.downstream.scores import Scores, bounded, paired_difference
-from mockingjay.studies.attack import METHODS, NOISE, Study
-from mockingjay.studies.defence import AGAIN, NONE
-from mockingjay.studies.scene import UNTRAINED
+from mockingjay.studies.attack.defence import AGAIN, NONE
+from mockingjay.studies.attack.study import METHODS, NOISE, Study
+from mockingjay.studies.attack.subject import UNTRAINED
 
 Row = Mapping[str, Any]
 

@@ -30,13 +30,13 @@ from mockingjay.data.scan import check_reads
 from mockingjay.downstream.questions import Question, questions
 from mockingjay.downstream.scores import bounded
 from mockingjay.encoders.attention import limit, prune
-from mockingjay.studies import heads, layers
-from mockingjay.studies.allotment import CANDIDATES, FEWEST, TRIED, Plan, allot
+from mockingjay.studies.attention import heads, layers
+from mockingjay.studies.attention.passes import heads_of, looks, reach
+from mockingjay.studies.attention.plan import CANDIDATES, FEWEST, TRIED, Plan, allot
+from mockingjay.studies.attention.pruning import WHOLE, Bench, Pretext, area, common, curve, levels
+from mockingjay.studies.attention.segments import segment
+from mockingjay.studies.attention.summaries import see
 from mockingjay.studies.cards import check_card, write_card
-from mockingjay.studies.looks import heads_of, looks, reach
-from mockingjay.studies.pruning import WHOLE, Bench, Pretext, area, common, curve, levels
-from mockingjay.studies.seen import see
-from mockingjay.studies.segments import segment
 from mockingjay.train.ledger import locked
 
 NOISE = 20.0  # decibels below the speech

@@ -17,9 +17,9 @@ from mockingjay.core.files import write_atomically
 from mockingjay.downstream.countermeasures import LCNN, Countermeasure, SENet
 from mockingjay.downstream.detection import curve, detection
 from mockingjay.downstream.spoofing import scored, train
-from mockingjay.studies import adversary
-from mockingjay.studies.defence import NONE, Defence
-from mockingjay.studies.scene import Config, Scene
+from mockingjay.studies.attack import adversary
+from mockingjay.studies.attack.defence import NONE, Defence
+from mockingjay.studies.attack.subject import Config, Scene
 
 HARDEST = 8.0  # decibels; bounds that adversarial training draws from (ours)
 _STRIDE = 1.25  # step of the attack in adversarial training, in bounds (E. Wong et al. 2020, arXiv 2001.03994)

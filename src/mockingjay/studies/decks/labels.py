@@ -27,9 +27,9 @@ from mockingjay.downstream.questions import Question, read_scores
 from mockingjay.downstream.scores import Scores
 from mockingjay.downstream.tasks import Task
 from mockingjay.settings import Settings
-from mockingjay.studies.contestants import CONTESTANTS, Contestant, Ground, prepare
-from mockingjay.studies.profiles import ENCODERS, Profile
-from mockingjay.studies.statements import AVERAGE, FEWER, Cell, averaged, fewer_statements, figure, judge, percent
+from mockingjay.studies.decks.contestants import CONTESTANTS, Contestant, Ground, prepare
+from mockingjay.studies.decks.profiles import ENCODERS, Profile
+from mockingjay.studies.decks.statements import AVERAGE, FEWER, Cell, averaged, fewer_statements, figure, judge, percent
 
 Row = Mapping[str, Any]
 Known = dict[tuple[str, str, float], list[tuple[Row, Scores]]]  # (row, column, share) → per seed

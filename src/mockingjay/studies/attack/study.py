@@ -24,12 +24,12 @@ from mockingjay.core.draw import Draw, address
 from mockingjay.core.files import write_atomically
 from mockingjay.data.manifest import Corpus
 from mockingjay.downstream.countermeasures import FAMILIES
-from mockingjay.studies import adversary
-from mockingjay.studies.bulwark import Bulwark, Pipeline, slug
+from mockingjay.studies.attack import adversary
+from mockingjay.studies.attack.countermeasures import Bulwark, Pipeline, slug
+from mockingjay.studies.attack.defence import AGAIN, NONE
+from mockingjay.studies.attack.plan import TRIED, Costs, Plan, outlay
+from mockingjay.studies.attack.subject import Config, Scene, Subject
 from mockingjay.studies.cards import check_card, write_card
-from mockingjay.studies.defence import AGAIN, NONE
-from mockingjay.studies.outlay import TRIED, Costs, Plan, outlay
-from mockingjay.studies.scene import Config, Scene, Subject
 from mockingjay.train.distributed import joined
 from mockingjay.train.ledger import locked
 

@@ -22,7 +22,7 @@ from mockingjay.core.types import SAMPLE_RATE, Grid, Utterance, Waves
 from mockingjay.data.quarantine import Quarantine
 from mockingjay.downstream.scores import Difference, bounded
 from mockingjay.open import open_representation
-from mockingjay.studies.looks import Look, looks
+from mockingjay.studies.attention.passes import Look, looks
 
 TOLERANCE = 0.020  # seconds (supplement)
 FINE = 160  # samples of a step after repeating, about

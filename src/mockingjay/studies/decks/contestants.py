@@ -22,9 +22,9 @@ from mockingjay.encoders.encoder import random_encoder
 from mockingjay.open import open_representation
 from mockingjay.pretrain import Pretrained, examine, pretrain
 from mockingjay.settings import Settings
-from mockingjay.studies import statements
 from mockingjay.studies.cards import check_card, check_run, tested, write_card
-from mockingjay.studies.profiles import ENCODERS, Profile
+from mockingjay.studies.decks import statements
+from mockingjay.studies.decks.profiles import ENCODERS, Profile
 
 EPOCHS = 2  # of fine-tuning: what the 2 in FT2 says
 

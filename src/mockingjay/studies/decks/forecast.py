@@ -19,8 +19,8 @@ from mockingjay.downstream.features import bytes_needed
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.questions import Question
 from mockingjay.encoders.encoder import Encoder, random_encoder
-from mockingjay.studies.contestants import CONTESTANTS, Contestant, Ground
-from mockingjay.studies.profiles import ENCODERS
+from mockingjay.studies.decks.contestants import CONTESTANTS, Contestant, Ground
+from mockingjay.studies.decks.profiles import ENCODERS
 from mockingjay.train.distributed import joined
 from mockingjay.train.estimate import Estimate, estimate
 

@@ -6,7 +6,7 @@ later let it rebuild the features instead (arXiv 2102.07047). Filters and advers
 
 All are treated alike: behind each, a countermeasure of its own is trained. Three more are controls, without which any
 defence looks better than it is: the undefended countermeasure trained once more from other weights, which an attack
-made on the first does not know either; the network untrained; and attackers that know the defence (studies/attack.py).
+made on the first does not know either; the network untrained; and attackers that know the defence (study.py).
 """
 
 from collections.abc import Callable

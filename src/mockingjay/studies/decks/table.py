@@ -17,9 +17,9 @@ from mockingjay.downstream.questions import kept_scores, probe
 from mockingjay.downstream.scores import Scores
 from mockingjay.pretrain import Pretrained
 from mockingjay.settings import Settings
-from mockingjay.studies.contestants import CONTESTANTS, Contestant, Ground, prepare
-from mockingjay.studies.profiles import ENCODERS, Profile
-from mockingjay.studies.statements import TABLE, Cell, judge, table_statements
+from mockingjay.studies.decks.contestants import CONTESTANTS, Contestant, Ground, prepare
+from mockingjay.studies.decks.profiles import ENCODERS, Profile
+from mockingjay.studies.decks.statements import TABLE, Cell, judge, table_statements
 
 Row = Mapping[str, Any]
 

@@ -19,8 +19,8 @@ from mockingjay.core.types import Utterance
 from mockingjay.data.quarantine import Quarantine
 from mockingjay.downstream.scores import bounded
 from mockingjay.downstream.tasks import Task
-from mockingjay.studies import heads, layers, relations
-from mockingjay.studies.looks import Look, looks
+from mockingjay.studies.attention import heads, layers, relations
+from mockingjay.studies.attention.passes import Look, looks
 
 SHOWN = {24: 3, 10_000: 1}  # up to so many heads, so many utterances' maps are kept for the page
 STEPS = 100  # of each of them

@@ -1,0 +1,1 @@
+"""Spoofing countermeasures under attack, and what defends them."""

@@ -1,0 +1,1 @@
+"""What the self-attention of a trained encoder does."""
