@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from command import works
-from faults.releases import Transformer, first_states
+from releases import Transformer, first_states
 from test_table import CHANGES, tree
 
 from mockingjay.data.corpora import open_corpus
