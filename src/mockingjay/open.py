@@ -8,6 +8,7 @@ from mockingjay.core.errors import RepresentationError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Utterance
 from mockingjay.data.batches import Once
+from mockingjay.data.manifest import read_manifest
 from mockingjay.encoders.encoder import Encoder, random_encoder
 from mockingjay.encoders.frontends import FrontendConfig, Precomputed, build_frontend
 from mockingjay.encoders.frontends.fbank import Fbank
@@ -90,6 +91,19 @@ def open_objective(run: Path, say: Callable[[str], None]) -> tuple[Objective, Se
     learner.listen(open_representation)
     learner.load_state_dict(saved.model)
     return learner.eval(), chosen
+
+
+def run_of(name: str) -> tuple[Path | None, frozenset[str]]:
+    """Find the run that a name belongs to, and the ids of the utterances it has trained on; none of what is no run.
+
+    Raises:
+        DataError: Its corpus.jsonl is damaged.
+    """
+    folder = encoder_folder(Path(name))
+    run = folder.parent if folder is not None and folder.name == "encoder" else folder
+    if run is None or not (run / "corpus.jsonl").is_file():
+        return run, frozenset()
+    return run, frozenset(each.id for each in read_manifest(run / "corpus.jsonl").utterances if each.split == "train")
 
 
 def lasting_name(name: str, seed: int = 0) -> str:

@@ -10,6 +10,8 @@ import typer
 from mockingjay.cli.options import Data, Device, Json, Out, Quiet, Seed, Sets, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mockingjay.studies.attack.defence import Rebuilding
     from mockingjay.studies.attack.subject import Subject
 
@@ -48,7 +50,7 @@ def attack(
         large = size == "published" or (size == "auto" and group.device.type == "cuda")
     config = overlay(Config() if large else SMALL, assignments(changes or ()))
     say = teller(quiet or json)
-    subject, found, study = _subject(representation, seed), [], None
+    subject, found, study = _subject(representation, seed, say), [], None
     how = {"config": config, "budget": allowed, "device": device, "seed": seed, "say": say}
     for study in library_attack(subject, read_corpus(data, say), out, **how):
         found = rows(study)
@@ -74,43 +76,29 @@ def attack(
     say(f"report: {out / 'report' / 'index.html'}")
 
 
-def _subject(name: str | None, seed: int) -> "Subject":
+def _subject(name: str | None, seed: int, say: "Callable[[str], None]") -> "Subject":
     """Open a representation; of a run also what it heard, and the head that rebuilds what it hides."""
-    from mockingjay.data.manifest import read_manifest
-    from mockingjay.open import encoder_folder, open_representation
+    from mockingjay.open import open_representation, run_of
     from mockingjay.studies.attack.subject import Subject
 
     if name is None:
         return Subject("published features")
-    folder = encoder_folder(Path(name))
-    run = folder.parent if folder is not None and folder.name == "encoder" else folder
-    listed = run / "corpus.jsonl" if run is not None else None
-    heard: frozenset[str] = frozenset()
-    if listed is not None and listed.is_file():
-        heard = frozenset(each.id for each in read_manifest(listed).utterances if each.split == "train")
-    return Subject(name, open_representation(name, seed), _rebuilding(run) if run is not None else None, heard)
+    run, heard = run_of(name)
+    rebuilding = _rebuilding(run, say) if run is not None else None
+    return Subject(name, open_representation(name, seed), rebuilding, heard)
 
 
-def _rebuilding(run: Path) -> "Rebuilding | None":
+def _rebuilding(run: Path, say: "Callable[[str], None]") -> "Rebuilding | None":
     """Take the head of a run's objective; None where it rebuilds something else than it reads, or nothing."""
-    from mockingjay.core.config import read_toml, validate
-    from mockingjay.objectives import build_objective
     from mockingjay.objectives.audio_albert import AudioALBERT
     from mockingjay.objectives.mockingjay import Mockingjay
     from mockingjay.objectives.tera import TERA
-    from mockingjay.settings import Settings
+    from mockingjay.open import open_objective
     from mockingjay.studies.attack.defence import Rebuilding
-    from mockingjay.train.checkpoint import load_latest
 
-    if not (run / "config.toml").is_file():
-        return None
-    settings = validate(Settings, read_toml(run / "config.toml"), str(run / "config.toml"))
-    learner = build_objective(settings.objective)
+    opened = open_objective(run, say)
+    learner = opened[0] if opened is not None else None
     if not isinstance(learner, Mockingjay | TERA | AudioALBERT) or getattr(learner, "target", None) is not None:
         return None
-    saved = load_latest(run / "checkpoints", lambda line: None)
-    if saved is None:
-        return None
-    learner.load_state_dict(saved.model)
     spans = learner.config.hide if isinstance(learner, AudioALBERT) else learner.spans
     return Rebuilding(learner.encoder, learner.head, spans)

@@ -64,17 +64,11 @@ def attention(
 def _subject(name: str, seed: int, say: "Callable[[str], None]") -> "Subject":
     """Open a representation; of a run also what it heard, and its pre-training task."""
     from mockingjay.core.representation import Representation
-    from mockingjay.data.manifest import read_manifest
-    from mockingjay.open import encoder_folder, open_representation
+    from mockingjay.open import open_representation, run_of
     from mockingjay.studies.attention.study import Subject
 
     representation = open_representation(name, seed)
-    folder = encoder_folder(Path(name))
-    run = folder.parent if folder is not None and folder.name == "encoder" else folder
-    listed = run / "corpus.jsonl" if run is not None else None
-    heard: frozenset[str] = frozenset()
-    if listed is not None and listed.is_file():
-        heard = frozenset(each.id for each in read_manifest(listed).utterances if each.split == "train")
+    run, heard = run_of(name)
     pretext = _pretext(run, say) if run is not None else None
     if pretext is not None:
         inside = next(part for part in pretext.learner.modules() if isinstance(part, Representation))
