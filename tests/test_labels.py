@@ -12,6 +12,8 @@ from test_pretrain import contents
 from test_table import write_profile
 from toy_representation import Toy, speak
 
+from mockingjay.cli import labels as labels_verb
+from mockingjay.cli import table as table_verb
 from mockingjay.downstream import open_task
 from mockingjay.downstream.fit import Config, Fitting, fit_probe
 from mockingjay.downstream.frozen import FrozenTraining
@@ -127,6 +129,16 @@ def test_the_page_and_the_picture(whole):
     assert (out / "labels" / "report" / "phone.png").stat().st_size > 10_000
     said = json.loads((out / "labels" / "statements.json").read_text())
     assert len(said) == 10 and {each["verdict"] for each in said} <= {"holds", "does not", "undecided"}
+
+
+def test_what_cannot_be_read_is_said(talking, tmp_path):
+    data, said = tmp_path / "audio", []
+    shutil.copytree(talking / "audio", data)
+    broken = min(data.iterdir())
+    broken.write_bytes(b"not audio")
+    assert labels_verb.opened is table_verb.opened  # so the sweep says what the table says
+    _, corpus = table_verb.opened(str(write_profile(tmp_path)), (), data, said.append)
+    assert len(corpus.refused) == len(said) == 1 and broken.name in said[0]
 
 
 def test_the_same_command_reads_its_cells_back_and_the_table_s_encoders(whole, talking, tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ def compare(
     """Pre-train several objectives for the same time, ask all of them the same, and write a page."""
     changes = [*(changes or ()), *([] if steps is None else [f"train.steps={steps}"])]
     allowed = allowance(budget, changes, default="5m")
-    from mockingjay.cli.output import print_rows, read_corpus, teller
+    from mockingjay.cli.output import leave_if, print_rows, read_corpus, teller
     from mockingjay.core.config import to_toml
     from mockingjay.core.errors import TrainingError
     from mockingjay.report.compare_report import compare_page
@@ -58,9 +58,7 @@ def compare(
         )
         write_page(out / "report" / "index.html", page)
     assert comparison is not None
-    if comparison.stopped:
-        say("stopped; the same command goes on")
-        raise typer.Exit(comparison.stopped)
+    leave_if(comparison.stopped, say)
     print_rows([row for row in comparison.rows if json or row["value"] is not None], json, quiet)
     for name, sentence in comparison.failures.items():
         say(f"{name} failed: {sentence}")

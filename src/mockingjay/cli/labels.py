@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mockingjay.cli.options import Device, Json, Out, Quiet, Seed, Sets
-from mockingjay.cli.table import ProfileName, Speech, seldom, texts
+from mockingjay.cli.table import ProfileName, Speech, opened, print_statements, seldom, texts
 
 
 def labels(
@@ -26,20 +26,18 @@ def labels(
     quiet: Quiet = False,
 ) -> None:
     """Train the table's heads on nested shares of the labels, draw accuracy over shares, and write a page."""
-    from mockingjay.cli.output import print_rows, teller
+    from mockingjay.cli.output import leave_if, print_rows, teller
     from mockingjay.report.figures import save_png
     from mockingjay.report.labels_figures import fewer_labels
     from mockingjay.report.labels_report import labels_page, write_csv
     from mockingjay.report.page import write_page
-    from mockingjay.report.statements import count, sentences, write_statements
+    from mockingjay.report.statements import write_statements
     from mockingjay.report.tables import write_results
     from mockingjay.studies.decks.labels import labels as library_labels
-    from mockingjay.studies.decks.profiles import open_profile, read_profile
     from mockingjay.studies.decks.statements import FEWER
 
-    chosen = read_profile(profile, changes or ())
     say = teller(quiet or json)
-    corpus = open_profile(chosen, data)
+    chosen, corpus = opened(profile, changes, data, say)
     outcome, encoders = None, table or out
     out = out / "labels"  # beside a table's own results
     for outcome in seldom(library_labels(chosen, corpus, out, encoders, device=device, seed=seed, say=say)):
@@ -57,9 +55,7 @@ def labels(
         )
         write_page(out / "report" / "index.html", page)
     assert outcome is not None
-    if outcome.stopped:
-        say("stopped; the same command goes on")
-        raise typer.Exit(outcome.stopped)
+    leave_if(outcome.stopped, say)
     for column in dict.fromkeys(row["column"] for row in outcome.rows):
         own = [row for row in outcome.rows if row["column"] == column]
         save_png(fewer_labels(own, FEWER if column == "phone" else {}), out / "report" / f"{column}.png")
@@ -67,6 +63,5 @@ def labels(
         shown = [{**row, "fraction": f"{100 * row['share']:g} %"} for row in outcome.rows]
         print_rows(shown, json, quiet)
     if not (json or quiet):
-        for sentence in (*sentences(outcome.said), count(outcome.said)):
-            print(sentence)
+        print_statements(outcome.said)
     say(f"report: {out / 'report' / 'index.html'}")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 
 from mockingjay.data.corpora import open_corpus
@@ -28,6 +29,13 @@ def read_corpus(path: Path, say: Callable[[str], None]) -> Corpus:
     for refusal in corpus.refused:
         say(refusal.text)
     return corpus
+
+
+def leave_if(stopped: int, say: Callable[[str], None]) -> None:
+    """Exit by the code of the signal that cut a study short, if one has."""
+    if stopped:
+        say("stopped; the same command goes on")
+        raise typer.Exit(stopped)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool) -> None:

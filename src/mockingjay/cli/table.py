@@ -4,14 +4,14 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from mockingjay.cli.options import Device, Json, Out, Quiet, Seed, Sets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mockingjay.data.manifest import Corpus
     from mockingjay.settings import Settings
@@ -39,20 +39,16 @@ def table(
     """Train and measure the rows of the decks' table, set them beside the decks' figures, and write a page."""
     from rich.console import Console
 
-    from mockingjay.cli.output import print_rows, teller
+    from mockingjay.cli.output import leave_if, print_rows, teller
     from mockingjay.core.errors import TrainingError
     from mockingjay.report.page import write_page
-    from mockingjay.report.statements import count, sentences, write_statements
+    from mockingjay.report.statements import write_statements
     from mockingjay.report.table_report import beside, table_page
     from mockingjay.report.tables import show_table, write_results
-    from mockingjay.studies.decks.profiles import open_profile, read_profile
     from mockingjay.studies.decks.table import table as library_table
 
-    chosen = read_profile(profile, changes or ())
     say = teller(quiet or json)
-    corpus = open_profile(chosen, data)
-    for refusal in corpus.refused:
-        say(refusal.text)
+    chosen, corpus = opened(profile, changes, data, say)
     if chosen.confirm and not go:
         _foretell(chosen, corpus, out, seed, device, say)
         return
@@ -73,20 +69,38 @@ def table(
         )
         write_page(out / "report" / "index.html", page)
     assert outcome is not None
-    if outcome.stopped:
-        say("stopped; the same command goes on")
-        raise typer.Exit(outcome.stopped)
+    leave_if(outcome.stopped, say)
     if json:
         print_rows(outcome.rows, json, quiet)
     elif not quiet:
         show_table(beside(outcome.columns, outcome.rows), Console())
-        for sentence in (*sentences(outcome.said), count(outcome.said)):
-            print(sentence)
+        print_statements(outcome.said)
     for name, sentence in outcome.failures.items():
         say(f"{name} failed: {sentence}")
     say(f"report: {out / 'report' / 'index.html'}")
     if not outcome.curves:
         raise TrainingError(f"{out}: no encoder was trained, expected one at least; see above")
+
+
+def opened(
+    profile: str, changes: "Sequence[str] | None", data: Path | None, say: "Callable[[str], None]"
+) -> "tuple[Profile, Corpus]":
+    """Read a profile, open its speech, and say what of it cannot be used."""
+    from mockingjay.studies.decks.profiles import open_profile, read_profile
+
+    chosen = read_profile(profile, changes or ())
+    corpus = open_profile(chosen, data)
+    for refusal in corpus.refused:
+        say(refusal.text)
+    return chosen, corpus
+
+
+def print_statements(said: "Sequence[Mapping[str, Any]]") -> None:
+    """Print the decks' statements with our numbers in them, and how many hold."""
+    from mockingjay.report.statements import count, sentences
+
+    for sentence in (*sentences(said), count(said)):
+        print(sentence)
 
 
 def seldom(outcomes: "Iterator[Outcome]") -> "Iterator[Outcome]":

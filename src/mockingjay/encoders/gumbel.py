@@ -33,6 +33,29 @@ class Chosen:
         return torch.stack(groups).mean()
 
 
+def choose(
+    logits: Float[Tensor, "batch time groups codes"], temperature: float, draw: Draw | None, ids: tuple[str, ...]
+) -> tuple[Float[Tensor, "batch time groups codes"], Int[Tensor, "batch time groups"]]:
+    """Choose codes by their logits, the likeliest or by drawing.
+
+    Args:
+        logits: Of each group's codes.
+        temperature: Of the softmax that gradients see.
+        draw: Addresses the noise; none: there is none.
+        ids: Of the utterances.
+
+    Returns:
+        Weights that are one at the chosen code and zero elsewhere, with the gradient of the softmax; and the codes.
+    """
+    heard = logits
+    if draw is not None:
+        noise = gumbel(draw, ids, "gumbel", logits[0].numel(), logits.device).view(logits.shape)
+        heard = (logits + noise) / temperature
+    soft, codes = heard.softmax(-1), heard.argmax(-1)
+    # The difference is zero, and its gradient the softmax's.
+    return F.one_hot(codes, logits.shape[-1]).to(soft.dtype) + (soft - soft.detach()), codes
+
+
 class GumbelQuantiser(nn.Module):
     """Codebooks, one for each group: a group's part of the vector says the logits of its codes.
 
@@ -64,16 +87,8 @@ class GumbelQuantiser(nn.Module):
 
     def forward(self, vectors: Float[Tensor, "batch time dim"], draw: Draw, ids: tuple[str, ...]) -> Chosen:
         """Put a code in each vector's place: in training a drawn one, in evaluation the likeliest."""
-        groups, codes = self.bias.shape
-        parts = vectors.unflatten(2, (groups, -1))
+        parts = vectors.unflatten(2, (self.config.groups, -1))
         logits = torch.einsum("btgp,gpc->btgc", parts, self.weight).float() + self.bias
-        if self.training:
-            count = vectors.shape[1] * groups * codes
-            logits = logits + gumbel(draw, ids, "gumbel", count, vectors.device).view(logits.shape)
-        chosen = logits.argmax(-1)
-        weights = F.one_hot(chosen, codes).to(logits.dtype)
-        if self.training:
-            soft = (logits / self.config.temperature).softmax(-1)
-            weights = weights + (soft - soft.detach())  # the difference is zero, and its gradient the softmax's
+        weights, chosen = choose(logits, self.config.temperature, draw if self.training else None, ids)
         values = torch.einsum("btgc,gcp->btgp", weights, self.codebook)
         return Chosen(values.flatten(2), chosen)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mockingjay.core.config import Config as Table
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError
-from mockingjay.encoders.noise import gumbel
+from mockingjay.encoders.gumbel import choose
 from mockingjay.encoders.quantise import Quantiser
 
 _LEAST = 1e-7  # added to shares before their logarithm (code): the slope of the entropy has no bound at zero
@@ -142,13 +142,11 @@ class Gumbel(ProductQuantiser):
     def forward(self, vectors: Float[Tensor, "batch time inputs"], occasion: Occasion | None = None) -> Chosen:
         with torch.autocast(vectors.device.type, enabled=False):
             logits = self.logits(vectors.to(self.codebook.dtype)).unflatten(2, (self.groups, self.codes))
-            heard = logits
-            if occasion is not None:
-                count = vectors.shape[1] * self.groups * self.codes
-                noise = gumbel(occasion.draw, occasion.ids, "gumbel", count, vectors.device).view(logits.shape)
-                heard = (logits + noise) / self.config.temperature.at(occasion.progress)
-            soft, codes = heard.softmax(-1), heard.argmax(-1)
-            choice = F.one_hot(codes, self.codes).to(soft.dtype) + (soft - soft.detach())
+            if occasion is None:
+                choice, codes = choose(logits, 1.0, None, ())
+            else:
+                temperature = self.config.temperature.at(occasion.progress)
+                choice, codes = choose(logits, temperature, occasion.draw, occasion.ids)
             values = torch.einsum("btgc,gcd->btgd", choice, self.codebook.expand(self.groups, -1, -1))
         return Chosen(values.flatten(2), codes, logits.softmax(-1), logits.new_zeros(codes.shape[:2]))
 
