@@ -117,8 +117,8 @@ class Gumbel(ProductQuantiser):
         """Codes for each vector; must divide the width of what comes out."""
         codes: int = Field(default=320, ge=2, le=65_536)
         """Codes to choose from in each group."""
-        hidden: int | None = Field(default=None, ge=1, le=262_144)
-        """Width of a rectified layer before the logits; none: the logits are a linear map."""
+        hidden: int = Field(default=0, ge=0, le=262_144)
+        """Width of a rectified layer before the logits; 0: the logits are a linear map."""
         shared: bool = False
         """Whether all groups have one codebook (vq-wav2vec, section 3.3)."""
         temperature: Temperature = Temperature()
@@ -129,10 +129,10 @@ class Gumbel(ProductQuantiser):
         _check_width(config.groups, outputs)
         self.config, self.groups, self.codes = config, config.groups, config.codes
         layers: list[nn.Module] = []
-        if config.hidden is not None:
+        if config.hidden:
             layers = [nn.Linear(inputs, config.hidden), nn.ReLU()]
         last = nn.Linear(config.hidden or inputs, config.groups * config.codes)
-        if config.hidden is None:  # else as torch has it (code)
+        if not config.hidden:  # else as torch has it (code)
             nn.init.normal_(last.weight)
             nn.init.zeros_(last.bias)
         self.logits = nn.Sequential(*layers, last)
