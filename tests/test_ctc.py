@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from command import works
-from toy_representation import CODES, Toy, speak
+from toy_representation import CODES, Onsets, Toy, speak
 
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError, DataError
-from mockingjay.core.types import Batch, Hidden, Utterance, Waves
+from mockingjay.core.types import Batch, Utterance, Waves
 from mockingjay.downstream import fit_probe, load_probe, open_task, paired_difference, predict, save_probe
 from mockingjay.downstream.decode import Decoder
 from mockingjay.downstream.features import cache, load
@@ -34,17 +34,6 @@ def said(*phones, **other):
 
 def phones_of(*utterances, kind="phones"):
     return open_task(kind).learn(utterances or [said("a", "b", "c")])
-
-
-class Onsets(Toy):
-    """Knows the phones as they begin, and is silent while they last: stretches alike in every step leave a linear
-    head no place for a blank between."""
-
-    def forward(self, waves):
-        hidden = super().forward(waves)
-        last = hidden.last.clone()
-        last[:, 1:][hidden.last[:, 1:].eq(hidden.last[:, :-1]).all(-1)] = 0.0
-        return Hidden((*hidden.layers[:2], last), hidden.lengths)
 
 
 def distinct(utterances):

@@ -37,6 +37,17 @@ class Toy(Representation):
         return Hidden((self.muddle[codes], self.dropout(last) * 3 + 5, last), lengths)
 
 
+class Onsets(Toy):
+    """Knows the phones as they begin, and is silent while they last: stretches alike in every step leave a linear
+    head no place for a blank between."""
+
+    def forward(self, waves):
+        hidden = super().forward(waves)
+        last = hidden.last.clone()
+        last[:, 1:][hidden.last[:, 1:].eq(hidden.last[:, :-1]).all(-1)] = 0.0
+        return Hidden((*hidden.layers[:2], last), hidden.lengths)
+
+
 def speak(folder, count=40, speakers=4, seconds=(0.5, 1.5), seed=0, labels=None):
     """Write utterances of random codes; `mood` is the parity of all codes of an utterance, speakers are a matter of
     chance."""

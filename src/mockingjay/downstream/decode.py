@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from mockingjay.core.config import Config as Table
@@ -33,9 +33,27 @@ class Decoder(Table):
     order: int = Field(default=0, ge=0, le=8)
     """Of the n-gram counted on the training transcripts; 0: none."""
     weights: tuple[float, ...] = Field(default=(0.25, 0.5, 1.0), min_length=1)
-    """Of the n-gram's log probability, to choose from on dev."""
+    """Of the n-gram's or the language's natural log probability, to choose from on dev."""
     bonus: float = 0.0
-    """Added for each unit said; an n-gram alone favours short answers."""
+    """Added for each unit said, with a language for each word; an n-gram alone favours short answers."""
+    language: str = ""
+    """Path of an ARPA or KenLM file of words, for text; none: the n-gram counted on the training transcripts, or
+    nothing."""
+    lexicon: str = ""
+    """Path of a list of the words that may be said with a language, one a line; none: those of the training
+    transcripts."""
+    threshold: float = Field(default=25.0, gt=0)
+    """Log probability below the best prefix's at which others are dropped; with a language."""
+
+    @model_validator(mode="after")
+    def _one_language(self) -> "Decoder":
+        if self.language and self.order:
+            raise ValueError(f"language {self.language!r} beside order {self.order}, expected one of the two")
+        if self.language and not self.beam:
+            raise ValueError(f"language {self.language!r} without a beam, expected beam 1 or more")
+        if self.lexicon and not self.language:
+            raise ValueError(f"lexicon {self.lexicon!r} without a language, expected both")
+        return self
 
 
 class NGram:

@@ -29,7 +29,7 @@ from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.scores import Scores
 from mockingjay.downstream.tasks import Targets, Task, Transcript
 from mockingjay.downstream.training import Counts, Trained, Training
-from mockingjay.downstream.transcribe import check_feasible, infeasible, other_counts
+from mockingjay.downstream.transcribe import check_decoder, check_feasible, infeasible, other_counts
 
 Sets = dict[Literal["train", "dev", "test"], tuple[Utterance, ...]]
 
@@ -103,7 +103,8 @@ def fit_probe(
     Raises:
         DataError: A set is empty, has one class only, or has classes that training has not seen; or too many files
             cannot be read.
-        ConfigError: The representation has no such layer, or the head cannot answer the task.
+        ConfigError: The representation has no such layer, the head cannot answer the task, or the decoder's files
+            cannot be read.
     """
     return Fitting(representation, task, train, dev, test, config, name, data, quarantine).fit()
 
@@ -131,6 +132,7 @@ class Fitting:
         """As `fit_probe`."""
         sets, self.dropped = _clean(representation, task, {"train": train, "dev": dev, "test": test})
         self.task = task if task.outputs else task.learn(sets["train"])
+        check_decoder(self.task, sets["train"], config.decoder)
         self.sets, self.unseen = _seen(self.task, sets, config.unseen)
         self.representation, self.config, self.name, self.data = representation, config, name, data
         self.quarantine = quarantine if quarantine is not None else Quarantine()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from mockingjay.core.errors import DataError
+from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.files import write_atomically
 from mockingjay.core.types import Grid, Utterance
 from mockingjay.data.quarantine import Quarantine
@@ -50,6 +50,24 @@ def check_feasible(task: Task, train: Sequence[Utterance], lost: set[str]) -> No
             f"steps (first {train[0].id!r}), expected a step for each unit at least; choose a representation with "
             "shorter steps"
         )
+
+
+def check_decoder(task: Task, train: Sequence[Utterance], decoder: Decoder) -> None:
+    """Refuse a language model of words that cannot be searched with, before anything is trained.
+
+    Raises:
+        ConfigError: The task is not of text, or a file cannot be read.
+        DataError: The model is none or knows no word, or no word can be spelt.
+        MachineError: flashlight-text is not installed.
+    """
+    if not decoder.language:
+        return
+    if not isinstance(task, Transcript) or task.config.kind != "text":
+        raise ConfigError(
+            f"decoder.language: {decoder.language!r} for task {task.name}, expected task text, whose units make words; "
+            "leave it out"
+        )
+    task.searched(decoder, train)
 
 
 def other_counts(

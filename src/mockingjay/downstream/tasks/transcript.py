@@ -11,7 +11,6 @@ Phones: silence is left out, repeats are kept, and an inventory that is known is
 apostrophe inside a word is kept, and the blank between words is a character like any other, in the error rate too.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
@@ -29,6 +28,7 @@ from mockingjay.data.phones import folding_of
 from mockingjay.downstream.decode import BLANK, Decoder, NGram, Units, beams, count_ngrams, greedy
 from mockingjay.downstream.edits import edits
 from mockingjay.downstream.tasks.task import Lengths, Targets, Task
+from mockingjay.downstream.words import Language, WordSearch, choose_language, plain
 
 SILENCES = frozenset({"", "<eps>", "sil", "SIL", "sp", "SP", "spn", "SPN", "h#", "pau", "epi"})
 UNSEEN = -1  # a unit of the reference that training has not had: whatever is said for it is wrong
@@ -52,11 +52,13 @@ class Transcript(Task):
         beam: int = Field(default=0, ge=0, le=1000)
         """Prefixes kept in a beam search; 0: the likeliest path is read."""
         weight: float = 0.0
-        """Of the n-gram's log probability in a beam search."""
+        """Of the n-gram's or the language's natural log probability in a beam search."""
         bonus: float = 0.0
-        """Added in a beam search for each unit."""
+        """Added in a beam search for each unit, with a language for each word."""
         ngrams: dict[str, int] = Field(default_factory=dict)
         """n-gram of outputs' numbers → how often the training transcripts have it."""
+        language: Language | None = None
+        """Searched with for words, in place of n-grams; none: for units."""
 
         @field_validator("ngrams")
         @classmethod
@@ -81,13 +83,16 @@ class Transcript(Task):
         """How answers are found, in words."""
         if not self.config.beam:
             return "greedy"
+        if search := self._words:
+            chosen = f"{search.words} of {search.words + search.left_out}" if search.left_out else f"{search.words}"
+            return f"beam {self.config.beam}, {search.name} × {self.config.weight:g} over {chosen} words"
         fused = f", {self._language.order}-gram × {self.config.weight:g}" if self._language else ""
         return f"beam {self.config.beam}{fused}"
 
     def units(self, utterance: Utterance) -> tuple[str, ...]:
         """Spell an utterance's reference."""
         if self.config.kind == "text":
-            return tuple(_plain(utterance.text or ""))
+            return tuple(plain(utterance.text or ""))
         fold = self.config.fold or {}
         named = (fold.get(phone, phone) for phone in self._phones(utterance))
         return tuple(phone for phone in named if phone not in SILENCES)
@@ -117,7 +122,21 @@ class Transcript(Task):
         return type(self)(config, ("", *units))
 
     def searched(self, decoder: Decoder, utterances: Sequence[Utterance]) -> list["Transcript"]:
-        """Make the same task answered by a beam search: one for each weight of an n-gram counted on utterances."""
+        """Make the same task answered by a beam search: one for each weight of a language, or of an n-gram.
+
+        Args:
+            decoder: Says how.
+            utterances: From which n-grams are counted, or the words taken where the language has no lexicon.
+
+        Raises:
+            ConfigError: A file of the language cannot be read.
+            DataError: It is no language model or knows no word, or no word can be spelt.
+            MachineError: What searches for words is not installed.
+        """
+        if decoder.language:
+            language = choose_language(decoder, self.outputs, [each.text or "" for each in utterances])
+            words = {"beam": decoder.beam, "bonus": decoder.bonus, "language": language}
+            return [self._changed(**words, weight=weight) for weight in decoder.weights]
         known = self._numbers
         spelt = [tuple(known[unit] for unit in self.units(each) if unit in known) for each in utterances]
         counts = count_ngrams(spelt, decoder.order) if decoder.order else {}
@@ -165,11 +184,12 @@ class Transcript(Task):
     def said(self, logits: Float[Tensor, "batch time outputs"], lengths: Int[Tensor, " batch"]) -> list[list[str]]:
         """Decode the units of each utterance, over its own steps."""
         config = self.config
-        found = (
-            beams(logits, lengths, config.beam, self._language, config.weight, config.bonus)
-            if config.beam
-            else greedy(logits, lengths)
-        )
+        if self._words:
+            found = self._words(logits, lengths)
+        elif config.beam:
+            found = beams(logits, lengths, config.beam, self._language, config.weight, config.bonus)
+        else:
+            found = greedy(logits, lengths)
         return [[self.outputs[unit] for unit in units] for units in found]
 
     def meant(self, targets: Targets) -> list[list[str]]:
@@ -193,6 +213,13 @@ class Transcript(Task):
         counts: dict[Units, int] = {tuple(map(int, gram.split())): count for gram, count in self.config.ngrams.items()}
         return NGram(counts, len(self.outputs)) if counts else None
 
+    @cached_property
+    def _words(self) -> WordSearch | None:
+        config = self.config
+        if not (config.beam and config.language):
+            return None
+        return WordSearch(config.language, self.outputs, config.beam, config.weight, config.bonus)
+
     def _phones(self, utterance: Utterance) -> list[str]:
         if self.config.column:
             return (utterance.label(self.config.column) or "").split()
@@ -207,10 +234,3 @@ def feasible(targets: Targets, lengths: Int[Tensor, " batch"]) -> Bool[Tensor, "
     answers, known = targets.answers[:, 0], targets.counts[:, 0] > 0
     blanks = ((answers[:, 1:] == answers[:, :-1]) & known[:, 1:]).sum(-1)
     return (known.sum(-1) + blanks <= lengths) & ~(known & (answers < 0)).any(-1)
-
-
-def _plain(text: str) -> str:
-    """Write a text in small letters, digits and apostrophes, with single blanks between words."""
-    text = unicodedata.normalize("NFC", text.casefold().replace("’", "'"))
-    words = "".join(each if each.isalnum() or each == "'" else " " for each in text).split()
-    return " ".join(filter(None, (word.strip("'") for word in words)))
