@@ -19,6 +19,7 @@ from mockingjay.downstream.heads import build_head
 from mockingjay.downstream.mix import Mixed
 from mockingjay.downstream.partition import partition
 from mockingjay.downstream.probe import Probe
+from mockingjay.downstream.questions import read_scores
 from mockingjay.downstream.tasks import Targets, Transcript, build_task
 from mockingjay.downstream.tasks.transcript import feasible
 from mockingjay.downstream.transcribe import errors_of
@@ -336,6 +337,8 @@ def test_probe_and_predict(talking, tmp_path):
         ("CER", "greedy"), ("WER", "greedy"), ("CER", "beam 2, 2-gram × 0.5"), ("WER", "beam 2, 2-gram × 0.5"),
     ]  # fmt: skip
     assert all(row["ci95"][0] <= row["value"] <= row["ci95"][1] and row["majority"] == 1 for row in rows)
+    scores = read_scores(json.loads((tmp_path / "scores.json").read_text()))
+    assert len(scores.ids) == rows[0]["n"] and scores.value == pytest.approx(rows[0]["value"])
     errors = json.loads((tmp_path / "errors.json").read_text())
     assert errors["units"] == rows[0]["points"] and set(errors["commonest"]) == {
         "substitutions",

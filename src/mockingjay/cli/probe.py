@@ -31,6 +31,7 @@ def probe(
     from mockingjay.data.quarantine import Quarantine
     from mockingjay.downstream.fit import Config, fit_probe
     from mockingjay.downstream.partition import partition
+    from mockingjay.downstream.questions import keep_scores
     from mockingjay.downstream.storage import save_probe
     from mockingjay.downstream.tasks import open_task
     from mockingjay.downstream.transcribe import keep_errors
@@ -55,6 +56,7 @@ def probe(
         say(f"task {task}: {lost} of {len(parts.train)} training utterances have more units than steps (first {first})")
     tested = set(result.scores.ids)
     keep_errors(result.probe, [each for each in parts.test if each.id in tested], out, quarantine)
+    keep_scores(result.scores, out)
     save_probe(result.probe, out, kept_name(opened, representation, seed, out), result.row)
     rows = [result.row, *result.others]
     write_results(out / "results.json", rows)

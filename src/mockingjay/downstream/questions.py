@@ -177,7 +177,7 @@ def probe(
                 say(f"not asked: {error}")
                 continue
             row = {**result.row, "seconds": time.monotonic() - began}
-            write_atomically(place / "scores.json", json.dumps(asdict(result.scores), default=list).encode())
+            keep_scores(result.scores, place)
             save_probe(result.probe, place, opened, row)
         row = {**json.loads(card.read_text("utf-8"))["row"], "representation": name}
         say(_sentence(row))
@@ -195,6 +195,15 @@ def difference(row: Mapping[str, Any], first: Path, second: Path) -> Difference 
     """
     one, other = (kept_scores(folder, slug(row["task"], row["data"])) for folder in (first, second))
     return paired_difference(one, other) if one and other and set(one.ids) == set(other.ids) else None
+
+
+def keep_scores(scores: Scores, folder: Path) -> None:
+    """Write `scores.json` beside a probe: what it earned of each test utterance, for paired comparisons.
+
+    Raises:
+        MachineError: The file cannot be written.
+    """
+    write_atomically(folder / "scores.json", json.dumps(asdict(scores), default=list).encode())
 
 
 def kept_scores(folder: Path, slug: str) -> Scores | None:
