@@ -89,7 +89,8 @@ def test_everything_is_measured(whole):
         for name in names
         for metric in ("EER", "min t-DCF", "accuracy")
     }
-    features = [row for row in rows if row["place"] == "features" and row["method"] not in ("adaptive", "unaltered")]
+    right = [row for row in rows if row["metric"] == "accuracy"]
+    features = [row for row in right if row["place"] == "features" and row["method"] not in ("adaptive", "unaltered")]
     kinds = {(None, "noise"), *((source, method) for source in ("LCNN", "SENet") for method in ("PGD", "FGSM"))}
     assert {(row["source"], row["method"]) for row in features} == kinds
     assert len(features) == len(kinds) * 2 * 2 * len(names)  # bounds, tested on, behind
@@ -99,13 +100,31 @@ def test_everything_is_measured(whole):
         assert row["metric"] != "accuracy" or row["ci95"][0] <= row["value"] <= row["ci95"][1]
     by_bound = {row["level"]: row for row in features}
     assert by_bound[8.0]["epsilon"] == pytest.approx(8 * by_bound[1.0]["epsilon"])
-    sound = next(row for row in rows if row["place"] == "waveform" and row["method"] == "noise")
+    sound = next(row for row in right if row["place"] == "waveform" and row["method"] == "noise")
     assert sound["snr"] == pytest.approx(30, abs=2)
     assert len([row for row in rows if row.get("method") == "unaltered"]) == 2 * len(names)
     assert "report: " in said and "EER on test" in said
     noise = {row["level"]: row["snr"] for row in features if row["method"] == "noise"}
     fgsm = {row["level"]: row["snr"] for row in features if row["method"] == "FGSM" and row["source"] == "LCNN"}
     assert noise == pytest.approx(fgsm, abs=0.3)  # the same energy
+
+
+def test_noise_is_followed_through_every_layer(whole):
+    out, _, run = whole
+    found = [row for row in rows_of(out) if row["metric"] == "LNSR"]
+    depth = len({row["layer"] for row in found})
+    shown = len(list((out / "features").iterdir())) + len(list((out / "waveform").iterdir()))
+    assert len(found) == shown * 2 * 3 * depth and {row["representation"] for row in found} == {
+        "untrained network", str(run)
+    }  # fmt: skip
+    assert all(0 < row["ci95"][0] <= row["value"] <= row["ci95"][1] for row in found)
+    assert all(row["sum"] == pytest.approx(row["n"] * row["value"]) for row in found)
+    loud = {
+        (row["norm"], row["level"]): row["value"]
+        for row in found
+        if (row["layer"], row["method"], row["representation"]) == ("input", "FGSM", str(run))
+    }
+    assert loud["frobenius", 8.0] == pytest.approx(8 * loud["frobenius", 1.0], rel=1e-3)
 
 
 def test_what_is_attacked_is_balanced_and_not_learned_from(whole):
@@ -119,18 +138,25 @@ def test_what_is_attacked_is_balanced_and_not_learned_from(whole):
 def test_the_page(whole):
     out, _, _ = whole
     text = (out / "report" / "index.html").read_text()
-    for words in ("A) LCNN, PGD", "Attackers that know the defence", "On the waveform", "trained again", "t-DCF"):
+    for words in (
+        "A) LCNN, PGD",
+        "Attackers that know the defence",
+        "On the waveform",
+        "Noise by layer",
+        "trained again",
+        "t-DCF",
+    ):
         assert words in text
     assert "not finished" not in text and not re.search(r"(src|href)=.?(https?:|//)", text)
     assert {path.name for path in (out / "report").iterdir()} == {
-        "index.html", "panels.png", "adaptive.png", "waveform.png"
+        "index.html", "panels.png", "adaptive.png", "waveform.png", "noise.png"
     }  # fmt: skip
     with chromium() as chrome:
         asked = visit(chrome, out / "report" / "index.html")
         assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
         assert not chrome.get_log("browser")
         wide = chrome.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
-        assert wide <= 0 and len(chrome.find_elements("css selector", "figure svg")) == 3
+        assert wide <= 0 and len(chrome.find_elements("css selector", "figure svg")) == 4
 
 
 def test_what_is_missing_is_found_again(whole, spoofs, tmp_path, monkeypatch):

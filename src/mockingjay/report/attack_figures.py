@@ -56,6 +56,44 @@ def panels(titled: Mapping[str, Sequence[Row]], label: str, what: str, caption: 
     return Drawing(canvas, f"{what}: {_words(titled)}.", caption)
 
 
+def noise(titled: Mapping[str, Sequence[Row]], caption: str) -> Drawing:
+    """Draw the ratio of noise to signal over layers, the input first, one panel a countermeasure that was attacked.
+
+    Args:
+        titled: Title of each panel → its rows with `representation`, `method`, `level`, `layer` and `value`.
+        caption: Below.
+    """
+    told = []
+    with mpl.rc_context(STYLE):
+        canvas = Canvas(figsize=(WIDTH, 3.1), layout="constrained")
+        grid = canvas.subplots(1, len(titled), sharey=True, squeeze=False)[0]
+        for axes, (title, found) in zip(grid, titled.items()):
+            axes.set_title(title)
+            axes.grid(axis="y")
+            axes.set_xlabel("layer")
+            lines = dict.fromkeys((row["representation"], row["method"], row["level"]) for row in found)
+            strongest = max(level for _, _, level in lines)
+            for name, method, level in lines:
+                own = [
+                    row
+                    for row in found
+                    if (row["representation"], row["method"], row["level"]) == (name, method, level)
+                ]
+                colour = SOFT if name in _LOOKS else ACCENT if method == "PGD" else WARM
+                dashes = "-" if level == strongest else (0, (4, 1.5))
+                places = [-1 if row["layer"] == "input" else row["layer"] for row in own]
+                values = [row["value"] for row in own]
+                label = f"{name}, {method}, {level:g} dB"
+                axes.plot(places, values, color=colour, linestyle=dashes, marker="o", markersize=3, label=label)
+                told.append(f"{title}, {label}: {values[0]:.2f} at the input, {values[-1]:.2f} at the last layer")
+            axes.set_xticks(places, ["input" if place < 0 else f"{place}" for place in places])
+            axes.set_ylim(bottom=0)
+        grid[0].set_ylabel("noise to signal")
+        how = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": 8, "handlelength": 3}
+        canvas.legend(*grid[0].get_legend_handles_labels(), **how)
+    return Drawing(canvas, f"Noise to signal over layers. {'; '.join(told)}.", caption)
+
+
 def _panel(axes: Axes, title: str, found: Sequence[Row], looks: Mapping[str, tuple[str, Any]], left: float) -> None:
     axes.set_title(title)
     axes.grid(axis="y")

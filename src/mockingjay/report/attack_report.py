@@ -6,7 +6,7 @@ Every sentence about success is generated from the numbers, and what is missing 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mockingjay.report.attack_figures import panels
+from mockingjay.report.attack_figures import noise, panels
 from mockingjay.report.figures import Drawing, inline
 from mockingjay.report.page import Block, Cell, Code, Page, Section, Table, key_values
 from mockingjay.report.tables import Row, interval, number, results_table
@@ -58,6 +58,7 @@ def attack_page(
         _transfer(rows, subject),
         _adaptive(drawn, claims),
         _waveform(drawn),
+        _noise(drawn),
         _bounds(rows, features),
         Section("Speech and settings", "\n\n".join(notes), (_numbers(facts, budget), Code(settings, "Settings", True))),
     )
@@ -88,6 +89,25 @@ def drawings(rows: Sequence[Row]) -> Iterator[tuple[str, Drawing]]:
         caption = "Samples are attacked through the features; what is altered is a sound that can be played."
         label = "bound (dB below the speech)"
         yield "waveform", panels(_whole(heard), label, "Accuracy over the waveform's bound", caption, falling=True)
+
+    loud = {f"attacks on {family}": _by_layer(rows, family) for family in _FAMILIES}
+    if any(loud.values()):
+        caption = (
+            "LNSR, mean over the attacked utterances in the Frobenius norm; other norms, sums and intervals are in the "
+            "results. Gray: the untrained network."
+        )
+        yield "noise", noise(_whole(loud), caption)
+
+
+def _by_layer(rows: Sequence[Row], family: str) -> list[Row]:
+    """LNSR of the two strongest attacks of a kind on the features: the published plot names 8 and 16."""
+    found = [
+        row
+        for row in rows
+        if row["metric"] == "LNSR" and (row["source"], row["place"], row["norm"]) == (family, "features", "frobenius")
+    ]
+    strong = sorted({row["level"] for row in found})[-2:]
+    return [row for row in found if row["level"] in strong]
 
 
 def _four(rows: Sequence[Row]) -> dict[str, Sequence[Row]]:
@@ -263,6 +283,17 @@ def _waveform(drawn: Mapping[str, Block]) -> Section:
         return Section(title, "No waveform has been attacked yet.")
     text = "Altered features may belong to no sound. Altered samples always do, and are held within full scale."
     return Section(title, text, (drawn["waveform"],))
+
+
+def _noise(drawn: Mapping[str, Block]) -> Section:
+    title = "Noise by layer"
+    if "noise" not in drawn:
+        return Section(title, "No network was attacked, or none has been yet.")
+    text = (
+        "How large what an attack has changed is beside what was there, at the input and in every layer. The deck "
+        "has it fall from layer to layer, and takes this for the reason that the defence works."
+    )
+    return Section(title, text, (drawn["noise"],))
 
 
 def _bounds(rows: Sequence[Row], features: str) -> Section:

@@ -39,12 +39,14 @@ class Defence:
         view: What the countermeasure reads of features.
         training: Of the countermeasure: plainly, plainly from other weights, or on attacked examples.
         random: Whether the view depends on what is drawn.
+        layers: Of a network whose states are read: the frames that it reads, then its layers.
     """
 
     name: str
     view: View
     training: Literal["plain", "again", "hardened"] = "plain"
     random: bool = False
+    layers: Callable[[Tensor], list[Tensor]] | None = None
 
 
 class Rebuilding(nn.Module):
@@ -82,10 +84,11 @@ def states(name: str, encoder: Encoder, factor: int) -> Defence:
         factor: Frames side by side in what its context reads.
     """
 
-    def view(frames: Float[Tensor, "batch time dim"], draw: Draw) -> Float[Tensor, "batch steps hidden"]:
-        return read(encoder.context, stack(frames, factor), encoder.config.window).last
+    def layers(frames: Float[Tensor, "batch time dim"]) -> list[Tensor]:
+        whole = stack(frames, factor)
+        return [whole.values, *read(encoder.context, whole, encoder.config.window).layers]
 
-    return Defence(name, view)
+    return Defence(name, lambda frames, draw: layers(frames)[-1], layers=layers)
 
 
 def rebuilt(name: str, rebuild: Rebuilding, factor: int, rounds: int = ROUNDS) -> Defence:

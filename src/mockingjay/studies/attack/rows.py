@@ -19,7 +19,8 @@ Row = Mapping[str, Any]
 
 def rows(study: Study) -> list[Row]:
     """List everything that was measured; `representation` is the defence."""
-    return [*_clean(study), *_bounded(study.seed, [*_unaltered(study), *_shown(study), *_adaptive(study)])]
+    measured = _bounded(study.seed, [*_unaltered(study), *_shown(study), *_adaptive(study)])
+    return [*_clean(study), *measured, *_noise(study)]
 
 
 def headlines(found: Sequence[Row]) -> list[Row]:
@@ -29,7 +30,7 @@ def headlines(found: Sequence[Row]) -> list[Row]:
         row
         for row in found
         if row["metric"] == "EER"
-        or (row["level"] == strongest and row["place"] == "features" and row["source"] == row["model"])
+        or (row["level"] == strongest and row["place"] == "features" and row["source"] == row["model"] is not None)
     ]
 
 
@@ -65,13 +66,35 @@ def _unaltered(study: Study) -> Iterator[Row]:
 
 def _shown(study: Study) -> Iterator[Row]:
     for each in study.shown:
-        told = f"random noise, {each['place']}" if each["method"] == NOISE else f"{each['method']} of {each['source']}"
-        told += ", waveform" if each["place"] == "waveform" and each["source"] else ""
         for family, defences in each["scores"].items():
             for name, scores in defences.items():
-                more = {key: each[key] for key in ("source", "method", "place", "level", "epsilon", "deviations")}
-                row = _attacked(study, family, name, f"{told} at {each['level']:g} dB", scores)
-                yield row | more | {"snr": fmean(each["snr"])}
+                yield _attacked(study, family, name, _told(each), scores) | _how(each)
+
+
+def _noise(study: Study) -> Iterator[Row]:
+    """How much of an attack there is in every layer of every network, the features that it reads first."""
+    for each in study.shown:
+        for name, by_norm in each.get("noise", {}).items():  # earlier studies have none
+            for norm, by_layer in by_norm.items():
+                ratios = np.array(by_layer).T
+                low, high = bounded(ratios / len(ratios), lambda sums: sums, seed=study.seed)
+                for layer, column in enumerate(ratios.T):
+                    about = _about(study, None, name, _told(each), len(ratios)) | _how(each)
+                    where = {"layer": layer - 1 if layer else "input", "norm": norm, "sum": float(column.sum())}
+                    value = {"value": float(column.mean()), "ci95": [float(low[layer]), float(high[layer])]}
+                    yield about | where | {"metric": "LNSR"} | value
+
+
+def _told(each: Mapping[str, Any]) -> str:
+    """Name an attack that was shown to all."""
+    told = f"random noise, {each['place']}" if each["method"] == NOISE else f"{each['method']} of {each['source']}"
+    told += ", waveform" if each["place"] == "waveform" and each["source"] else ""
+    return f"{told} at {each['level']:g} dB"
+
+
+def _how(each: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("source", "method", "place", "level", "epsilon", "deviations")
+    return {key: each[key] for key in keys} | {"snr": fmean(each["snr"])}
 
 
 def _adaptive(study: Study) -> Iterator[Row]:
@@ -167,6 +190,7 @@ def _attacked_ids(study: Study, count: int) -> tuple[tuple[str, ...], np.ndarray
     return tuple(study.facts["attacked"][:count]), np.array(study.facts["answers"][:count]) == 1
 
 
-def _about(study: Study, family: str, name: str, told: str, count: int) -> dict[str, Any]:
-    about = {"representation": name, "task": f"{family}: {told}", "n": count, "seed": study.seed, "data": study.data}
+def _about(study: Study, family: str | None, name: str, told: str, count: int) -> dict[str, Any]:
+    task = f"{family}: {told}" if family else told
+    about = {"representation": name, "task": task, "n": count, "seed": study.seed, "data": study.data}
     return about | {"model": family, "attack": told, "place": None, "level": None}

@@ -24,6 +24,7 @@ from mockingjay.core.draw import Draw, address
 from mockingjay.core.files import write_atomically
 from mockingjay.data.manifest import Corpus
 from mockingjay.downstream.countermeasures import FAMILIES
+from mockingjay.studies import noise
 from mockingjay.studies.attack import adversary
 from mockingjay.studies.attack.countermeasures import Bulwark, Pipeline, slug
 from mockingjay.studies.attack.defence import AGAIN, NONE
@@ -205,8 +206,8 @@ class _Siege:
             altered = self._made(source, method, clean, epsilon, place)
             seen = altered if place == "features" else self.scene.frames(altered)
             pair = (clean, altered) if place == "features" else (clean[:, :, None], altered[:, :, None])
-            noise = adversary.signal_to_noise(*pair).double().cpu()
-            return {"snr": noise.tolist(), "scores": self._seen(seen)}
+            snr = adversary.signal_to_noise(*pair).double().cpu()
+            return {"snr": snr.tolist(), "scores": self._seen(seen), "noise": self._noise(seen)}
 
         name = f"{place}/{slug(source or 'nobody')}-{method}-{level:g}"
         found = self._keep(name, make)
@@ -264,6 +265,19 @@ class _Siege:
                     found = line.model.scores(picture).double().tolist()
                     scores[line.family].setdefault(line.defence.name, []).extend(found)
         return scores
+
+    @torch.no_grad()
+    def _noise(self, frames: Float[Tensor, "examples time dim"]) -> dict[str, dict[str, list[list[float]]]]:
+        """Measure by network, norm, layer and example how much of what was altered there is, the input first."""
+        found: dict[str, dict[str, list[list[float]]]] = {}
+        for defence in self.scene.defences:
+            if defence.layers is not None:
+                clean, altered = (
+                    [layers for some in each.split(SLICE) for layers in zip(*map(torch.unbind, defence.layers(some)))]
+                    for each in (self.frames, frames)
+                )
+                found[defence.name] = {norm: noise.ratios(clean, altered, norm).T.tolist() for norm in noise.NORMS}
+        return found
 
     def _answers(self, number: int) -> Int[Tensor, " batch"]:
         return self.attacked.answers[number * SLICE :][:SLICE]

@@ -30,6 +30,7 @@ from mockingjay.data.scan import check_reads
 from mockingjay.downstream.questions import Question, questions
 from mockingjay.downstream.scores import bounded
 from mockingjay.encoders.attention import limit, prune
+from mockingjay.studies import noise
 from mockingjay.studies.attention import heads, layers
 from mockingjay.studies.attention.passes import heads_of, looks, reach
 from mockingjay.studies.attention.plan import CANDIDATES, FEWEST, TRIED, Plan, allot
@@ -262,8 +263,8 @@ class _Sitting:
             clean += layers.states(self.representation, Waves.pad([wave]))
             noisy += layers.states(self.representation, Waves.pad([layers.with_noise(wave, NOISE, self.seed, id)]))
         found: dict[str, Any] = {"decibels": NOISE, "utterances": len(clean), "input": len(clean[0]) > self._deep}
-        for norm in layers.NORMS:
-            table = layers.ratios(clean, noisy, norm)
+        for norm in noise.NORMS:
+            table = noise.ratios(clean, noisy, norm)
             low, high = bounded(table, lambda sums: sums / len(clean))
             means, totals = table.mean(0).tolist(), table.sum(0).tolist()
             found[norm] = {"mean": means, "sum": totals, "low": low.tolist(), "high": high.tolist()}
