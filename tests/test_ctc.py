@@ -282,6 +282,8 @@ def test_a_search_is_measured_beside_the_greedy_reading(spoken, tmp_path):
     assert again.task.decoding == other["decoder"]
     report = errors_of(again, spoken[32:])
     assert report["decoder"] == other["decoder"] and report["units"] == other["points"]
+    shown = {each["id"]: [unit for unit, _ in each["meant and said"] if unit] for each in report["worst"]}
+    assert shown == {each.id: list(again.task.units(each)) for each in spoken[32:]}
     wanted = [" ".join(again.task.units(each)) for each in spoken[32:35]]
     told = list(predict(tmp_path, [each.path for each in spoken[32:35]], lambda name: Onsets()))
     assert sum(each.text == text for each, text in zip(told, wanted)) >= 2

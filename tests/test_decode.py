@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mockingjay.downstream.decode import NGram, beam, beams, count_ngrams, greedy
-from mockingjay.downstream.edits import confusions, edits
+from mockingjay.downstream.edits import confusions, edits, lined_up
 
 
 def collapsed(path):
@@ -97,6 +97,10 @@ def test_edits_are_the_fewest():
         [[units[n] for n in random.integers(4, size=random.integers(low, 9))] for _ in range(60)] for low in (1, 0)
     )
     assert edits(meant, said).tolist() == [levenshtein(*pair) for pair in zip(meant, said)]
+    pairs = lined_up(meant, said)
+    assert [[one for one, _ in each if one] for each in pairs] == meant
+    assert [[other for _, other in each if other] for each in pairs] == said
+    assert [sum(one != other for one, other in each) for each in pairs] == edits(meant, said).tolist()
     report = confusions(meant, said)
     assert sum(report[kind] for kind in ("substitutions", "deletions", "insertions")) == edits(meant, said).sum()
     assert report["hits"] + report["substitutions"] + report["deletions"] == report["units"] == sum(map(len, meant))

@@ -6,6 +6,7 @@ reads blanks between words; any unit, the blank itself too, is therefore given a
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import jiwer
@@ -53,12 +54,29 @@ def confusions(meant: Texts, said: Texts, most: int = 20) -> dict[str, Any]:
     return {"units": units, "hits": hits, **counts, "commonest": commonest}
 
 
+def lined_up(meant: Texts, said: Texts) -> list[list[tuple[str, str]]]:
+    """Set what was said against what was meant, unit by unit; "" where nothing stands opposite."""
+    return [
+        [
+            pair
+            for each in chunks
+            for pair in zip_longest(
+                wanted[each.ref_start_idx : each.ref_end_idx], got[each.hyp_start_idx : each.hyp_end_idx], fillvalue=""
+            )
+        ]
+        for wanted, got, chunks in zip(meant, said, _aligned(meant, said))
+    ]
+
+
 def _changes(meant: Texts, said: Texts) -> list[list[jiwer.AlignmentChunk]]:
     """Align utterances and leave out what is equal."""
+    return [[each for each in chunks if each.type != "equal"] for chunks in _aligned(meant, said)]
+
+
+def _aligned(meant: Texts, said: Texts) -> list[list[jiwer.AlignmentChunk]]:
     numbers: dict[str, str] = {}
     wanted, got = (
         [" ".join(numbers.setdefault(unit, str(len(numbers))) for unit in units) for units in texts]
         for texts in (meant, said)
     )
-    aligned = jiwer.process_words(wanted, got).alignments
-    return [[each for each in chunks if each.type != "equal"] for chunks in aligned]
+    return jiwer.process_words(wanted, got).alignments

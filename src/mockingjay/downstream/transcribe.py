@@ -14,12 +14,14 @@ from mockingjay.core.files import write_atomically
 from mockingjay.core.types import Grid, Utterance
 from mockingjay.data.quarantine import Quarantine
 from mockingjay.downstream.decode import Decoder
-from mockingjay.downstream.edits import confusions
+from mockingjay.downstream.edits import confusions, lined_up
 from mockingjay.downstream.features import represent
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import Targets, Task, Transcript
 from mockingjay.downstream.tasks.transcript import feasible
 from mockingjay.downstream.training import Counts, Trained, Training
+
+WORST = 20  # utterances that are shown unit by unit
 
 
 def infeasible(
@@ -94,20 +96,25 @@ def other_counts(
 
 @torch.no_grad()
 def errors_of(probe: Probe, utterances: Sequence[Utterance], quarantine: Quarantine | None = None) -> dict[str, Any]:
-    """Say which errors a sequence probe makes: `confusions` of its units.
+    """Say which errors a sequence probe makes: `confusions` of its units, and the worst utterances unit by unit.
 
     Raises:
         DataError: A file cannot be read, and there is no quarantine to take it in.
     """
-    task, meant, said = probe.task, [], []
+    task, ids, meant, said = probe.task, [], [], []
     assert isinstance(task, Transcript)
     probe.eval()
     for indices, hidden in represent(probe.representation, utterances, quarantine):
         stack, lengths = probe.head.thin(probe.mix.take(hidden), hidden.lengths)
         logits = probe.answer(stack, lengths)
+        ids += [utterances[index].id for index in indices]
         meant += task.meant(probe.targets([utterances[index] for index in indices], hidden.lengths, logits))
         said += task.said(logits, lengths)
-    return {"task": task.name, "metric": task.metric, "decoder": task.decoding, **confusions(meant, said)}
+    about = {"task": task.name, "metric": task.metric, "decoder": task.decoding, **confusions(meant, said)}
+    pairs = lined_up(meant, said)
+    wrong = [sum(one != other for one, other in each) / max(1, len(units)) for each, units in zip(pairs, meant)]
+    worst = sorted(range(len(ids)), key=lambda place: (-wrong[place], ids[place]))[:WORST]
+    return about | {"worst": [{"id": ids[place], "meant and said": pairs[place]} for place in worst]}
 
 
 def keep_errors(probe: Probe, test: Sequence[Utterance], folder: Path, quarantine: Quarantine | None = None) -> None:
