@@ -101,7 +101,7 @@ def test_edits_are_the_fewest():
     assert [[one for one, _ in each if one] for each in pairs] == meant
     assert [[other for _, other in each if other] for each in pairs] == said
     assert [sum(one != other for one, other in each) for each in pairs] == edits(meant, said).tolist()
-    report = confusions(meant, said)
+    report = confusions(pairs)
     assert sum(report[kind] for kind in ("substitutions", "deletions", "insertions")) == edits(meant, said).sum()
     assert report["hits"] + report["substitutions"] + report["deletions"] == report["units"] == sum(map(len, meant))
 
@@ -111,7 +111,7 @@ def test_saying_nothing_costs_every_unit():
 
 
 def test_the_commonest_errors_are_named():
-    report = confusions([["AH", "T"], ["AH", "S"], ["Z"]], [["IH", "T"], ["IH", "S", "T"], []])
+    report = confusions(lined_up([["AH", "T"], ["AH", "S"], ["Z"]], [["IH", "T"], ["IH", "S", "T"], []]))
     assert report["commonest"] == {
         "substitutions": [["AH", "IH", 2]], "deletions": [["Z", 1]], "insertions": [["T", 1]],
     }  # fmt: skip

@@ -110,8 +110,8 @@ def errors_of(probe: Probe, utterances: Sequence[Utterance], quarantine: Quarant
         ids += [utterances[index].id for index in indices]
         meant += task.meant(probe.targets([utterances[index] for index in indices], hidden.lengths, logits))
         said += task.said(logits, lengths)
-    about = {"task": task.name, "metric": task.metric, "decoder": task.decoding, **confusions(meant, said)}
     pairs = lined_up(meant, said)
+    about = {"task": task.name, "metric": task.metric, "decoder": task.decoding, **confusions(pairs)}
     wrong = [sum(one != other for one, other in each) / max(1, len(units)) for each, units in zip(pairs, meant)]
     worst = sorted(range(len(ids)), key=lambda place: (-wrong[place], ids[place]))[:WORST]
     return about | {"worst": [{"id": ids[place], "meant and said": pairs[place]} for place in worst]}
