@@ -57,7 +57,7 @@ def confusions(pairs: Sequence[Sequence[tuple[str, str]]], most: int = 20) -> di
 def lined_up(meant: Texts, said: Texts) -> list[list[tuple[str, str]]]:
     """Set what was said against what was meant, unit by unit; "" where nothing stands opposite."""
     numbers: dict[str, str] = {}
-    written = (
+    first, second = (
         [" ".join(numbers.setdefault(unit, str(len(numbers))) for unit in units) for units in texts]
         for texts in (meant, said)
     )
@@ -69,5 +69,5 @@ def lined_up(meant: Texts, said: Texts) -> list[list[tuple[str, str]]]:
                 wanted[each.ref_start_idx : each.ref_end_idx], got[each.hyp_start_idx : each.hyp_end_idx], fillvalue=""
             )
         ]
-        for wanted, got, chunks in zip(meant, said, jiwer.process_words(*written).alignments)
+        for wanted, got, chunks in zip(meant, said, jiwer.process_words(first, second).alignments)
     ]
