@@ -139,19 +139,24 @@ def test_modified_cpc_with_all_three_changes_undone_is_cpc():
     assert torch.equal(one.sum, other.sum) and torch.equal(one.weight, other.weight)
 
 
+@pytest.mark.parametrize(("size", "all_three"), [("", "base"), ("tiny-", "tiny")])
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_undoes_one_change_and_no_other(name):
-    full, undone = (settings("modified-cpc", preset) for preset in ("base", name))
-    assert full.objective == settings("modified-cpc").objective and full.train == undone.train
+def test_an_ablation_undoes_one_change_and_no_other(name, size, all_three):
+    full, undone = (settings("modified-cpc", preset) for preset in (all_three, size + name))
+    assert full.train == undone.train and full.batches == undone.batches
     one, other = (flat(each.objective.model_dump()) for each in (full, undone))
     changed = {path for path in one | other if one.get(path) != other.get(path)}
     own = {path for path in ABLATIONS[name] if path != "predictors"}
     if name == "linear":
         own = {path for path in one if path.startswith("predictors.")}
     assert changed == own
-    original = flat(settings("modified-cpc", "original").objective.model_dump())
+    original = flat(settings("modified-cpc", f"{size}original").objective.model_dump())
     assert all(original[path] == other.get(path) for path in changed if path in original)
     build_objective(settings("modified-cpc", "nano", _undo(name)).objective)(batch_of(SHORT), 0.0, Draw(0))
+
+
+def test_modified_cpc_by_default_has_all_three_changes():
+    assert settings("modified-cpc", "base").objective == settings("modified-cpc").objective
 
 
 def _undo(name):

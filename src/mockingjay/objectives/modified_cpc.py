@@ -6,7 +6,7 @@ arXiv 2002.02848.
 CPC with three changes: a norm over the channels of each step takes the place of batch normalisation, by which the past
 knew of the future; a Transformer layer per distance that of the linear maps; an LSTM that of the GRU. Each is a choice
 of its own here: `encoder.frontend.norm`, `predictors.kind` and `encoder.context.cell`; the presets `batch-norm`,
-`linear` and `gru` undo one of them each, `original` all three.
+`linear` and `gru` undo one of them each, `original` all three, and `tiny-batch-norm` and so on at size tiny.
 
 Differs from the paper: nothing we know of; sizes are the code's. Differs from the code: the loss is the mean over the
 distances and not their sum, what linear maps foretell is scored by inner products as in CPC and not by their mean, and
