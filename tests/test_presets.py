@@ -9,6 +9,7 @@ from mockingjay.settings import preset_names, settings
 from mockingjay.train.schedule import SCHEDULES
 
 EVERY = [(objective, preset) for objective in OBJECTIVES for preset in preset_names(objective)]
+SINUSOIDS = ("transformer", "shared-transformer", "subsampled-transformer")
 AXES = ["time", "channel", "magnitude", "time-channel", "time-magnitude", "channel-magnitude"]
 
 
@@ -53,6 +54,16 @@ def test_shared_and_unshared_differ_in_sharing_alone(size, depth):
     kinds = {"kind": None}
     assert one.encoder.context.model_dump() | kinds == other.encoder.context.model_dump() | kinds
     assert one.encoder.context.layers == depth
+
+
+@pytest.mark.parametrize(("objective", "preset"), EVERY)
+def test_small_presets_read_no_further_than_the_positions_they_were_trained_on(objective, preset):
+    chosen = settings(objective, preset)
+    encoder, crop = chosen.objective.encoder, chosen.batches.crop
+    if preset.split("-")[0] not in ("tiny", "nano") or encoder.context.kind not in SINUSOIDS:
+        return  # those of a published size read as their paper says
+    hop = build_frontend(encoder.frontend).grid.hop
+    assert encoder.window is not None and 0.9 * crop < encoder.window * hop / 16_000 <= crop
 
 
 def test_fmllr_is_read_as_first_published():
