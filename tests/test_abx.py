@@ -1,3 +1,9 @@
+"""ABX against its definition, and against zerospeech-libriabx2 0.9.8 on the items of `abx_reference.py`.
+
+Another pair of that package's scores is on record for a made-up set, 0.02662 within speakers and 0.03472 across. The
+items and features behind it were not kept, so it cannot be measured again and is not tested here.
+"""
+
 import json
 import math
 from dataclasses import replace
@@ -5,13 +11,16 @@ from functools import cache
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from abx_reference import DIM, HOP, reference
 from command import refuses, works
 from toy_representation import Toy, speak
 
 from mockingjay.core.errors import DataError
-from mockingjay.core.types import Grid, Utterance
-from mockingjay.data.manifest import write_manifest
+from mockingjay.core.representation import Representation
+from mockingjay.core.types import Grid, Hidden, Utterance
+from mockingjay.data.manifest import Corpus, write_manifest
 from mockingjay.downstream import abx
 from mockingjay.downstream.items import Item, items_of, read_items, span
 from mockingjay.downstream.warp import angles, directions, warp
@@ -105,6 +114,41 @@ def test_scores_are_those_of_an_independent_implementation(mode, same, monkeypat
     monkeypatch.setattr(abx, "_PAIRS", 40)
     monkeypatch.setattr(abx, "_BATCH", 50)
     assert abx.score(ours, 0, asked).value == pytest.approx(found.value, abs=1e-6)
+
+
+class Frames(Representation):
+    """Reads frames off a wave whose samples they are; centred in their hops, where zrc_abx2 takes all frames to be."""
+
+    depth, dim, grid, receptive = 1, DIM, Grid(HOP, HOP / 2), HOP
+
+    def forward(self, waves):
+        lengths = waves.lengths // HOP
+        frames = waves.samples[:, : int(lengths.max()) * HOP].unflatten(1, (-1, HOP))
+        return Hidden((frames[..., :DIM],), lengths)
+
+
+@pytest.mark.parametrize(
+    ("mode", "context", "error"),  # computed with zerospeech-libriabx2 0.9.8
+    [
+        ("within", "same", 0.13614335656166077),
+        ("across", "same", 0.1717527061700821),
+        ("within", "any", 0.14751078188419342),
+        ("across", "any", 0.17565374076366425),
+    ],
+)
+def test_scores_are_those_of_zrc_abx2(mode, context, error, tmp_path):
+    lines, features = reference()
+    spoken = []
+    for name, frames in features.items():
+        wave = np.pad(frames, ((0, 0), (0, HOP - DIM))).flatten()
+        soundfile.write(tmp_path / f"{name}.wav", wave, 16_000, subtype="FLOAT")
+        spoken.append(Utterance(name, str(tmp_path / f"{name}.wav"), len(wave) / 16_000))
+    (tmp_path / "made.item").write_text("\n".join(lines))
+    config = abx.Config(context=context, items=100, speakers=100)  # all of them: nothing is drawn
+    chosen = abx.drawn(read_items(tmp_path / "made.item", spoken), config)
+    found = abx.hear(Frames(), spoken, chosen, (0,))
+    assert len(found.items) < len(chosen)  # the short ones are left out
+    assert abx.score(found, 0, list(abx.cells(found.items, mode, config))).value == pytest.approx(error, abs=1e-5)
 
 
 def test_warping_is_that_of_an_independent_implementation():
@@ -203,18 +247,32 @@ def toys(tmp_path_factory):
     return folder, spoken
 
 
+class Halves(Toy):
+    """Of the even codes the first layer knows each and the last none, of the odd ones the other way round."""
+
+    def forward(self, waves):
+        hidden = super().forward(waves)
+        codes = hidden.last.argmax(-1)
+        odd = codes % 2
+        first, last = (torch.nn.functional.one_hot(each, self.dim).float() for each in (codes * (1 - odd), codes * odd))
+        return Hidden((first, hidden.layers[1], last), hidden.lengths)
+
+
 def test_layers_that_tell_phones_apart_are_found(toys):
-    from mockingjay.data.manifest import Corpus
     from mockingjay.studies.abx import abx as study
 
-    _, spoken = toys
-    *_, rows = study("toy", Toy(), Corpus("toys", tuple(spoken)), (0, 2), abx.Config(context="any", items=4))
+    _, spoken = toys  # each voice says only even codes, or only odd ones
+    even = {each.speaker for each in spoken if each.labels["mood"] == "sad"}
+    spoken = tuple(replace(each, split="dev" if each.speaker in even else "test") for each in spoken)
+    *_, rows = study("halves", Halves(), Corpus("toys", spoken), (0, 1, 2), abx.Config(context="any", items=4))
     by = {(row["task"], row["layer"]): row for row in rows if row["metric"] == "error"}
-    assert by.keys() == {(task, layer) for task in ("abx:within", "abx:across") for layer in (0, 2)}
+    assert by.keys() == {(task, layer) for task in ("abx:within", "abx:across") for layer in (0, 1, 2)}
     for task in ("abx:within", "abx:across"):
-        good, bad = by[task, 2], by[task, 0]
-        assert good["value"] < 0.05 and good["chosen"] == (good["dev"] < bad["dev"])
-        assert good["ci95"][0] <= good["value"] <= good["ci95"][1] and good["speakers"] > 1
+        # Frames that are all alike are equally far from A and B, which counts a half; known codes are never confused.
+        figures = [[by[task, layer][key] for key in ("dev", "value", "ci95", "chosen")] for layer in (0, 1, 2)]
+        assert figures[0] == [0.0, 0.5, [0.5, 0.5], True], "chosen on dev, told of test"
+        assert figures[2] == [0.5, 0.0, [0.0, 0.0], False] and not figures[1][3]
+        assert by[task, 0]["speakers"] == 4
     health = {row["metric"] for row in rows if row["task"] == "health"}
     assert health == {"effective rank", "cosine", "smoothness"}
 

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy_representation import Toy, speak
 
 from mockingjay.core.errors import MachineError
-from mockingjay.core.types import Waves
+from mockingjay.core.types import Hidden, Waves
 from mockingjay.encoders.frontends import Linear, LogMel, Stacked, build_frontend
 from mockingjay.encoders.frontends.log_mel import TERA_80
 from mockingjay.moves.sound import sound
@@ -50,18 +50,31 @@ def test_what_cannot_sound_is_not_made_to():
     assert sound(build_frontend(TERA_80), torch.zeros(10, 3), wave) is None
 
 
+class Parity(Toy):
+    """Knows of a code only whether it is even, which of `speak`'s two voices is all there is to know."""
+
+    def forward(self, waves):
+        hidden = super().forward(waves)
+        known = torch.nn.functional.one_hot(hidden.last.argmax(-1) % 2, self.dim).float()
+        return Hidden((*hidden.layers[:2], known), hidden.lengths)
+
+
 def test_phones_and_voices_lie_in_the_plane(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "POINTS", 90)
     monkeypatch.setattr(pictures, "STRETCH", 0.5)
     spoken = speak(tmp_path, count=30, speakers=2, seconds=(1.1, 1.3))
     drawn = pictures.stretches(spoken, 1)
-    good, bad = (pictures.maps(Toy(), spoken, drawn, layer, 1) for layer in (2, 0))
-    assert good.keys() == {"phone", "speaker"} and good["phone"].before > 0.9
+    good, deaf = (pictures.maps(each, spoken, drawn, 2, 1) for each in (Toy(), Parity()))
+    assert good.keys() == {"phone", "speaker"}
+    # A phone's points are all in one place, where no other phone's are; then those of four phones are in one place.
+    assert good["phone"].before == pytest.approx(1, abs=1e-3) and abs(deaf["phone"].before) < 0.2
+    # A second of a voice says now these codes and now those; then it is one of two points.
+    assert deaf["speaker"].before == pytest.approx(1, abs=1e-3) and good["speaker"].before < 0.6
+    assert good["phone"].silhouette > 0.5 > deaf["phone"].silhouette
     for each in good.values():
         assert each.points.shape == (len(each.labels), 2) and len(each.labels) <= 90
         assert -1 <= each.silhouette <= 1
     assert len(set(good["phone"].labels)) <= pictures.CLASSES and set(good["speaker"].labels) == {"s0", "s1"}
-    assert bad["phone"].before > 0.9  # the muddle is another code for the same
     assert pictures.stretches(spoken[:2]) == {} and drawn == pictures.stretches(spoken, 1)
 
 
