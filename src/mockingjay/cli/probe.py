@@ -1,5 +1,7 @@
 """`mockingjay probe`, `finetune` and `predict`: what a representation knows, and what it says of a file."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +29,7 @@ def probe(
 ) -> None:
     """Fit a probe on a representation and measure it on speech it has not seen."""
     from mockingjay.cli.output import print_rows, read_corpus, teller
-    from mockingjay.core.config import assignments, overlay
+    from mockingjay.core.config import assignments, overlay, to_toml
     from mockingjay.data.quarantine import Quarantine
     from mockingjay.downstream.fit import Config, fit_probe
     from mockingjay.downstream.partition import partition
@@ -36,6 +38,7 @@ def probe(
     from mockingjay.downstream.tasks import open_task
     from mockingjay.downstream.transcribe import keep_errors
     from mockingjay.open import kept_name, open_representation
+    from mockingjay.report.probe_report import write_probe_page
     from mockingjay.report.tables import write_results
 
     config = overlay(Config(), {"seed": seed, "probe": {"read": read, "tune": tune, "head": head}})
@@ -60,7 +63,9 @@ def probe(
     save_probe(result.probe, out, kept_name(opened, representation, seed, out), result.row)
     rows = [result.row, *result.others]
     write_results(out / "results.json", rows)
+    page = write_probe_page(out, shlex.join(["mockingjay", *sys.argv[1:]]), to_toml(config, comments=True))
     print_rows(rows, json, quiet)
+    say(f"report: {page}")
 
 
 def finetune(

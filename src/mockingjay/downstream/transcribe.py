@@ -1,13 +1,15 @@
-"""What sequence probes are asked besides a rate: what cannot be learnt, other readings, which errors are made."""
+"""What probes are asked besides a figure: their errors; of sequences also what cannot be learnt, and other readings."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.files import write_atomically
@@ -18,6 +20,7 @@ from mockingjay.downstream.edits import confusions, lined_up
 from mockingjay.downstream.features import represent
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import Targets, Task, Transcript
+from mockingjay.downstream.tasks.task import Naming
 from mockingjay.downstream.tasks.transcript import feasible
 from mockingjay.downstream.training import Counts, Trained, Training
 
@@ -98,31 +101,75 @@ def other_counts(
 def errors_of(probe: Probe, utterances: Sequence[Utterance], quarantine: Quarantine | None = None) -> dict[str, Any]:
     """Say which errors a sequence probe makes: `confusions` of its units, and the worst utterances unit by unit.
 
+    Where units make words, `confusions` of these stand under `words`.
+
     Raises:
         DataError: A file cannot be read, and there is no quarantine to take it in.
     """
     task, ids, meant, said = probe.task, [], [], []
     assert isinstance(task, Transcript)
-    probe.eval()
-    for indices, hidden in represent(probe.representation, utterances, quarantine):
-        stack, lengths = probe.head.thin(probe.mix.take(hidden), hidden.lengths)
-        logits = probe.answer(stack, lengths)
-        ids += [utterances[index].id for index in indices]
-        meant += task.meant(probe.targets([utterances[index] for index in indices], hidden.lengths, logits))
+    for chosen, targets, logits, lengths in _answers(probe, utterances, quarantine):
+        ids += [each.id for each in chosen]
+        meant += task.meant(targets)
         said += task.said(logits, lengths)
     pairs = lined_up(meant, said)
     about = {"task": task.name, "metric": task.metric, "decoder": task.decoding, **confusions(pairs)}
+    if task.in_words():
+        words = ([task.write(units).split() for units in texts] for texts in (meant, said))
+        about["words"] = confusions(lined_up(*words))
     wrong = [sum(one != other for one, other in each) / max(1, len(units)) for each, units in zip(pairs, meant)]
     worst = sorted(range(len(ids)), key=lambda place: (-wrong[place], ids[place]))[:WORST]
     return about | {"worst": [{"id": ids[place], "meant and said": pairs[place]} for place in worst]}
 
 
+@torch.no_grad()
+def confused(probe: Probe, utterances: Sequence[Utterance], quarantine: Quarantine | None = None) -> dict[str, Any]:
+    """Say which classes a probe takes for which.
+
+    Returns:
+        `points` that have a label, the `hits` among them, and `pairs`: lists of the class meant, the class said and how
+        often, the right ones among them, from the commonest.
+
+    Raises:
+        DataError: A file cannot be read, and there is no quarantine to take it in.
+    """
+    names, found = probe.task.outputs, Counter[int]()
+    for _, targets, logits, _ in _answers(probe, utterances, quarantine):
+        places = (targets.answers * len(names) + logits.argmax(-1, keepdim=True)).cpu().numpy()
+        counts = targets.counts.cpu().numpy()
+        every, which = np.unique(places[counts > 0], return_inverse=True)
+        found.update(dict(zip(every.tolist(), np.bincount(which, counts[counts > 0]).astype(int).tolist())))
+    pairs = [(*divmod(place, len(names)), count) for place, count in sorted(found.items(), key=lambda each: -each[1])]
+    return {
+        "task": probe.task.name,
+        "metric": probe.task.metric,
+        "points": found.total(),
+        "hits": sum(count for meant, said, count in pairs if meant == said),
+        "pairs": [[names[meant], names[said], count] for meant, said, count in pairs],
+    }
+
+
 def keep_errors(probe: Probe, test: Sequence[Utterance], folder: Path, quarantine: Quarantine | None = None) -> None:
-    """Write `errors.json` beside a sequence probe; nothing beside others.
+    """Write `errors.json` beside a probe whose answers can be confused; beside one of values there is none.
 
     Raises:
         MachineError: The file cannot be written.
     """
-    if isinstance(probe.task, Transcript):
-        text = json.dumps(errors_of(probe, test, quarantine), indent=1, ensure_ascii=False)
-        write_atomically(folder / "errors.json", f"{text}\n".encode())
+    path = folder / "errors.json"
+    if isinstance(probe.task, Transcript | Naming):
+        about = (errors_of if isinstance(probe.task, Transcript) else confused)(probe, test, quarantine)
+        write_atomically(path, f"{json.dumps(about, indent=1, ensure_ascii=False)}\n".encode())
+    else:
+        path.unlink(missing_ok=True)  # another probe's, that was in this folder before
+
+
+def _answers(
+    probe: Probe, utterances: Sequence[Utterance], quarantine: Quarantine | None
+) -> Iterator[tuple[list[Utterance], Targets, Float[Tensor, "batch guesses classes"], Int[Tensor, " batch"]]]:
+    """Hand out utterances with what is to be said of them, the logits, and how many rows of these are theirs."""
+    probe.eval()
+    for indices, hidden in represent(probe.representation, utterances, quarantine):
+        chosen = [utterances[index] for index in indices]
+        stack, lengths = probe.head.thin(probe.mix.take(hidden), hidden.lengths)
+        logits = probe.answer(stack, lengths)
+        yield chosen, probe.targets(chosen, hidden.lengths, logits), logits, lengths

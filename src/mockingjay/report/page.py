@@ -74,7 +74,21 @@ class KeyValues:
     caption: str = ""
 
 
-Block = Table | Figure | Code | KeyValues
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """What was said set against what was meant, unit by unit; errors carry a sign, colour alone says nothing."""
+
+    caption: str
+    pairs: tuple[tuple[str, str], ...]  # meant and said; "" where nothing stands opposite
+
+    @property
+    def units(self) -> tuple[tuple[str, str, str], ...]:
+        """What stands above, what stands below, and S, D or I for an error."""
+        signs = ("" if meant == said else "I" if not meant else "S" if said else "D" for meant, said in self.pairs)
+        return tuple((unit(meant), unit(said), sign) for (meant, said), sign in zip(self.pairs, signs))
+
+
+Block = Table | Figure | Code | KeyValues | Aligned
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +113,11 @@ class Page:
 def key_values(values: Mapping[str, Any], caption: str = "") -> KeyValues:
     """Lay nested mappings out as readable names and values."""
     return KeyValues(tuple(_leaves(values, "")), caption)
+
+
+def unit(name: str) -> str:
+    """Write a unit so that it is seen, the blank between words and nothing at all too."""
+    return {"": "\N{EN DASH}", " ": "\N{OPEN BOX}"}.get(name, name)
 
 
 def render(page: Page) -> str:
