@@ -16,7 +16,7 @@ from torch import Tensor
 
 # Altered examples and the number of the call → a loss each, to be raised; the number addresses what is random.
 Losses = Callable[[Tensor, int], Tensor]
-Bounds = tuple[float, float]  # least and most that a value may be
+Bounds = tuple[float, float]  # least and most that a value may be, but for what lies beyond them already
 
 
 def fast_gradient_sign(
@@ -91,13 +91,18 @@ def within(
     epsilon: float,
     bounds: Bounds | None = None,
 ) -> Float[Tensor, "batch ..."]:
-    """Bring altered examples back: no value is further than the bound from where it was, exactly, rounding included."""
+    """Bring altered examples back: no value is further than the bound from where it was, exactly, rounding included.
+
+    What lies beyond the bounds already may stay where it is, and goes no further: a file may hold samples above full
+    scale, and pulling them back would change them by more than is allowed.
+    """
     most = torch.tensor(epsilon, dtype=clean.dtype)
     if float(most) > epsilon:
         most = torch.nextafter(most, torch.zeros_like(most))
     altered = clean + (altered - clean).clamp(-float(most), float(most))
     if bounds is not None:
-        altered = altered.clamp(*bounds)
+        low, high = bounds
+        altered = altered.clamp(clean.clamp(max=low), clean.clamp(min=high))
     beyond = (altered.double() - clean.double()).abs() > epsilon
     return torch.where(beyond, torch.nextafter(altered, clean), altered)
 
