@@ -1,17 +1,20 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from mockingjay.core.draw import Draw
 from mockingjay.core.types import Frames
-from mockingjay.downstream.countermeasures import Countermeasure
+from mockingjay.downstream.countermeasures import LCNN, Countermeasure, SENet
+from mockingjay.downstream.spoofing import Training, train
 from mockingjay.encoders.contexts.transformer import Transformer
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.log_mel import LogMel
 from mockingjay.moves.hide import Spans
 from mockingjay.studies.attack import adversary, defence
 from mockingjay.studies.attack.countermeasures import Pipeline
-from mockingjay.studies.attack.plan import WEALTH, Costs, outlay
+from mockingjay.studies.attack.plan import WEALTH, Costs, outlay, seconds
 
 CLEAN = torch.randn(5, 12, 8, generator=torch.Generator().manual_seed(0)) * 20
 WEIGHTS = torch.randn(12, 8, generator=torch.Generator().manual_seed(1))
@@ -39,10 +42,19 @@ def test_no_value_moves_further_than_allowed(epsilon, dtype):
         assert altered.dtype == dtype and moved.max() <= epsilon and moved.max() > 0.98 * epsilon
 
 
-def test_samples_stay_within_full_scale():
-    clean = CLEAN.clamp(-1, 1)
-    altered = adversary.fast_gradient_sign(curved, clean, 0.25, (-1.0, 1.0))
-    assert altered.abs().max() <= 1 and (altered - clean).abs().max() <= 0.25
+@pytest.mark.parametrize("epsilon", [0.003, 0.25])
+def test_samples_beyond_full_scale_move_no_further_than_allowed(epsilon):
+    clean = CLEAN / 20
+    assert clean.abs().max() > 2 and (clean.abs() > 1).any((1, 2)).all()
+    for altered in (
+        adversary.fast_gradient_sign(curved, clean, epsilon, (-1.0, 1.0)),
+        adversary.projected_gradient(curved, clean, epsilon, restarts=2, generator=generator(), bounds=(-1.0, 1.0)),
+        adversary.random_signs(clean, epsilon, generator(), (-1.0, 1.0)),
+    ):
+        assert ((altered.double() - clean.double()).abs() <= epsilon).all()
+        assert (altered.abs() <= clean.abs().clamp(min=1)).all()  # no sample is carried beyond full scale, or further
+        inside = clean.abs() < 1 - epsilon
+        assert (altered != clean)[inside].float().mean() > 0.99 and (altered != clean)[clean.abs() > 1].any()
 
 
 def test_one_step_of_the_whole_bound_from_the_example_is_fgsm():
@@ -74,6 +86,49 @@ def test_stronger_attacks_raise_the_loss_more_and_noise_hardly():
     assert (reached[0] > 0).all() and (reached[1] > reached[0]).all() and (reached[2] > reached[1]).all()
     noise = losses(adversary.random_signs(CLEAN, 10.0, generator()), 0) - losses(CLEAN, 0)
     assert (noise < 0.5 * reached[2]).all()
+
+
+@pytest.fixture(scope="module", params=["LCNN", "SENet"])
+def countermeasure(request):
+    """A small network that tells apart two tones in noise, after a few updates."""
+    answers = torch.arange(32) % 2
+    pictures = torch.randn(32, 16, 16, generator=generator())
+    pictures[answers == 1, :, 4:8] += 2
+    pictures[answers == 0, :, 10:14] += 2
+    torch.manual_seed(0)
+    lcnn = LCNN.Config(channels=(4, 4, 4, 4, 4, 8), dropout=0.2, batch=16)
+    senet = SENet.Config(blocks=(1, 1, 1, 1), widths=(4, 4, 8, 8), batch=16)
+    model = LCNN(lcnn, 16, 16) if request.param == "LCNN" else SENet(senet, 16, 16)
+    train(model, (pictures, answers), (pictures, answers), Training(), 40, 0)
+    return model, pictures, answers
+
+
+def test_success_on_countermeasures_rises_with_the_bound_and_noise_has_less(countermeasure):
+    model, pictures, answers = countermeasure
+    line = Pipeline("x", defence.undefended(), model, 0.0)
+    losses, modes = line.losses(answers, 0), set()
+    hooks = [each.register_forward_pre_hook(lambda own, given: modes.add(own.training)) for each in model.modules()]
+
+    def let_through(altered):
+        return float((losses(altered, 0) > 0).float().mean())
+
+    bounds = (0.0, 0.2, 0.5, 2.0)
+    how = {"steps": 4, "restarts": 2}
+    fgsm = [let_through(adversary.fast_gradient_sign(losses, pictures, each)) for each in (0.0, 0.5)]
+    pgd = [
+        let_through(adversary.projected_gradient(losses, pictures, each, generator=generator(), **how))
+        for each in bounds
+    ]
+    noise = let_through(adversary.random_signs(pictures, 2.0, generator()))
+    for hook in hooks:
+        hook.remove()
+    assert modes == {False}  # neither dropout nor a norm over the batch
+    assert pgd == sorted(pgd) and pgd[0] < 0.1 and pgd[-1] == 1, pgd
+    assert fgsm[0] == pgd[0] and fgsm[1] > fgsm[0] + 0.2 and pgd[2] >= fgsm[1] and noise < pgd[3] - 0.2, (
+        fgsm,
+        pgd,
+        noise,
+    )
 
 
 def test_signal_to_noise():
@@ -171,4 +226,9 @@ def test_the_richest_plan_that_fits():
     places = [WEALTH.index(each) for each in chosen]
     assert places[0] == len(WEALTH) - 1 and places[-1] == 0 and places == sorted(places, reverse=True)
     assert len(set(places)) == 4
+    told = [seconds(each, costs, "no defence", ()) for each in (WEALTH[0], replace(WEALTH[0], restarts=1))]
+    per_start = 4 * WEALTH[0].adaptive * len(WEALTH[0].decibels) * WEALTH[0].steps * 0.01
+    assert told[0] - told[1] > 4 * per_start  # starts are paid for by who knows a defence as well
+    heard = seconds(WEALTH[0], replace(costs, waveform=True), "no defence", ())
+    assert heard < told[0]
     assert all({8.0, 16.0} <= set(plan.decibels) for plan in WEALTH)

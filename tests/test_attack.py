@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ from browser import chromium, visit
 from command import refuses, works
 from speech_like import speech_like
 
-from mockingjay.data.manifest import read_manifest
+from mockingjay.data.manifest import Corpus, read_manifest
+from mockingjay.downstream.partition import PARTS
 from mockingjay.downstream.scores import Scores
 from mockingjay.report import attack_report
-from mockingjay.studies.attack import plan
+from mockingjay.studies.attack import adversary, plan
 from mockingjay.studies.attack import rows as results
 from mockingjay.studies.attack.countermeasures import slug
 from mockingjay.studies.attack.study import Study
+from mockingjay.studies.attack.subject import SMALL, Config, Scene, Subject
 from mockingjay.studies.attack.vocoded import with_copies
 
 ROW = {"representation", "task", "metric", "value", "ci95", "n", "seed", "data"}
@@ -102,11 +105,68 @@ def test_everything_is_measured(whole):
     assert by_bound[8.0]["epsilon"] == pytest.approx(8 * by_bound[1.0]["epsilon"])
     sound = next(row for row in right if row["place"] == "waveform" and row["method"] == "noise")
     assert sound["snr"] == pytest.approx(30, abs=2)
+    adaptive = {row["level"]: row["snr"] for row in rows if row.get("method") == "adaptive"}
+    assert adaptive[1.0] > adaptive[8.0] + 12
+    used = {str(row["used"]) for row in rows if row["attack"] == "clean"}
+    assert len(used) == 1 and (known := next(row for row in rows if "used" in row)["used"]).keys() == set(PARTS)
+    assert all(0 < some <= there for some, there in known.values())
     assert len([row for row in rows if row.get("method") == "unaltered"]) == 2 * len(names)
     assert "report: " in said and "EER on test" in said
     noise = {row["level"]: row["snr"] for row in features if row["method"] == "noise"}
     fgsm = {row["level"]: row["snr"] for row in features if row["method"] == "FGSM" and row["source"] == "LCNN"}
     assert noise == pytest.approx(fgsm, abs=0.3)  # the same energy
+
+
+@pytest.fixture(scope="module")
+def heard(spoofs, tmp_path_factory):
+    """A study of what hears samples, modes of all networks while they were attacked, and attacks' steps and starts."""
+    out, modes, made = tmp_path_factory.mktemp("attack") / "heard", {}, set()
+    gradient, descend = adversary._gradient, adversary.projected_gradient
+
+    def watched(losses, altered, call):
+        note = lambda own, given: modes.setdefault(type(own).__name__, set()).add(own.training)  # noqa: E731
+        with torch.nn.modules.module.register_module_forward_pre_hook(note):
+            return gradient(losses, altered, call)
+
+    def counted(*given, **how):
+        made.add((how["steps"], how["restarts"]))
+        return descend(*given, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adversary, "_gradient", watched)
+        patch.setattr(adversary, "projected_gradient", counted)
+        works(*command(spoofs, out, "random:cpc/nano"))
+    return out, modes, made
+
+
+def test_what_hears_samples_is_attacked_there(heard):
+    out, *_ = heard
+    rows = rows_of(out)
+    name = "random:cpc/nano"
+    attacked = [row for row in rows if row.get("source") and row["metric"] == "accuracy"]
+    assert {(row["place"], row["method"]) for row in attacked} == {("waveform", "PGD"), ("waveform", "adaptive")}
+    assert {row["representation"] for row in attacked} == {*DEFENCES, "untrained network", name}
+    assert all(20 < row["snr"] < 45 and row["level"] == 30 for row in attacked)
+    assert not (out / "features").exists() and (out / "waveform").exists()
+    noise = [row for row in rows if row["metric"] == "LNSR" and row["method"] == "noise" and row["norm"] == "frobenius"]
+    ratio = next(row for row in noise if (row["layer"], row["representation"]) == ("input", name))
+    assert -20 * np.log10(ratio["value"]) == pytest.approx(ratio["snr"], abs=0.5)  # the input are the samples
+    text = (out / "report" / "index.html").read_text()
+    for words in (f"{name} hears samples: attacks are made on the waveform alone", "On the waveform", "A and C"):
+        assert words in text
+    assert "The four panels" not in text and "has been made yet" not in text and "not finished" not in text
+    assert {"adaptive.png", "waveform.png", "noise.png"} < {path.name for path in (out / "report").iterdir()}
+
+
+def test_networks_are_in_evaluation_mode_while_they_are_attacked(heard):
+    _, modes, _ = heard
+    assert modes.keys() >= {"LCNN", "SENet", "Encoder", "Waveform", "BatchNorm2d", "Dropout"}
+    assert set().union(*modes.values()) == {False}, modes
+
+
+def test_who_knows_a_defence_tries_as_often_as_who_does_not(heard):
+    *_, made = heard
+    assert made == {(1, 1), (TINY.steps, TINY.restarts)}  # the first is adversarial training
 
 
 def test_noise_is_followed_through_every_layer(whole):
@@ -179,7 +239,8 @@ def test_refusals(whole, spoofs, tmp_path):
     refuses(2, "holds a study with other representation", *command(spoofs, out))
     refuses(2, "x: no such representation", *command(spoofs, tmp_path / "x", "x"))
     refuses(2, "lcnn.channel: unknown key; did you mean", *command(spoofs, tmp_path / "x"), "--set", "lcnn.channel=1")
-    refuses(2, "random:cpc/nano: reads Waveform, expected log-mel", *command(spoofs, tmp_path / "x", "random:cpc/nano"))
+    refuses(2, "precomputed:40: reads files of features, exp", *command(spoofs, tmp_path / "x", "precomputed:40"))
+    refuses(2, "1e-06; use fewer", *command(spoofs, tmp_path / "x"), "--set", "memory=1e-6")
 
 
 def test_copies(spoofs, tmp_path):
@@ -197,6 +258,23 @@ def test_copies(spoofs, tmp_path):
     assert [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())] == before
 
 
+def test_what_was_heard_counts_with_its_copies(spoofs, tmp_path):
+    bare = [replace(each, labels={}) for each in read_manifest(spoofs / "manifest.jsonl").utterances]
+    heard = frozenset(each.id for each in bare)
+    corpus = Corpus("x", tuple(bare))
+    config = SMALL.model_copy(update={"seconds": 0.52, "most": (12, 4, 8)})
+    subject = Subject("net", heard=heard)
+    scene = Scene.prepare(subject, corpus, tmp_path, config, 0, torch.device("cpu"), lambda line: None)
+    count = len(scene.sets["test"])
+    assert any(each.id.endswith(" copied") for each in scene.sets["test"])
+    assert f"net heard {count} of {count} test utterances in its pre-training." in scene.notes
+    assert [len(scene.sets[part]) <= most for part, most in zip(PARTS, config.most)] == [True] * 3
+    used = ", ".join(
+        f"{len(scene.sets[part])} of {scene.facts[f'{part} utterances in all']} of {part}" for part in PARTS
+    )
+    assert f"Utterances used: {used}." in scene.notes and Config().most == (0, 0, 0)
+
+
 def test_claims_are_held_against_what_was_attacked_alike():
     ids = [f"u{number}" for number in range(20)]
     answers = [1, 0] * 10
@@ -212,6 +290,8 @@ def test_claims_are_held_against_what_was_attacked_alike():
     study.adaptive = [
         {"family": "LCNN", "defence": "net", "level": 8.0, "epsilon": 1.0, "deviations": 1.0, "scores": wrong[:8]}
     ]
+    study.adaptive[0]["snr"] = [3.0]
+    study.facts |= {f"{part} utterances{more}": 20 for part in PARTS for more in ("", " in all")}
     found = {(row["defence"], row["rival"]): row for row in results.claims(study)}
     assert found.keys() == {
         ("untrained network", "no defence"), ("untrained network", "trained again"), ("net", "no defence"),

@@ -9,7 +9,7 @@ from browser import chromium, visit
 from command import refuses, works
 from toy_representation import speak
 
-from mockingjay.core.errors import ConfigError, DataError
+from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Frames, Grid, Utterance, Waves
 from mockingjay.data.corpora import open_corpus
 from mockingjay.data.manifest import Corpus, write_manifest
@@ -23,7 +23,6 @@ from mockingjay.encoders.contexts.shared import SharedTransformer
 from mockingjay.encoders.contexts.transformer import Transformer
 from mockingjay.open import open_representation
 from mockingjay.settings import settings
-from mockingjay.studies import noise
 from mockingjay.studies.attention import heads, layers, passes, plan, pruning, relations, segments, summaries
 from mockingjay.studies.attention import study as library
 
@@ -159,24 +158,6 @@ def test_divergence_of_layers():
     found = layers.divergence(apart)
     assert float(found[0, 2]) == pytest.approx(math.log(2), abs=1e-6) and (found.diagonal() < 1e-6).all()
     torch.testing.assert_close(found, found.T)
-
-
-@pytest.mark.parametrize("norm", noise.NORMS)
-def test_lnsr(norm):
-    clean = [[torch.randn(7, 5), torch.randn(7, 4)] for _ in range(3)]
-    louder = [[1.25 * layer for layer in each] for each in clean]
-    assert noise.lnsr(clean, louder, norm) == pytest.approx([0.25, 0.25], abs=1e-6)
-    assert noise.lnsr(clean, louder, norm, "sum") == pytest.approx([0.75, 0.75], abs=1e-6)
-    assert noise.lnsr(clean, clean, norm) == [0, 0]
-
-
-def test_lnsr_by_hand_and_of_other_lengths():
-    clean, altered = torch.tensor([[3.0, 0], [0, 4]]), torch.tensor([[3.0, 3], [0, 0], [9, 9]])
-    assert noise.noise_to_signal(clean, altered) == pytest.approx(1.0)  # √(9 + 16) / √(9 + 16)
-    assert noise.noise_to_signal(clean, altered, "spectral") == pytest.approx(5 / 4)
-    assert noise.noise_to_signal(clean, altered, "frame") == pytest.approx(1.0)
-    with pytest.raises(DataError, match="LNSR: all of 2 steps are zero, expected states to compare with; leave"):
-        noise.noise_to_signal(torch.zeros(2, 2), altered)
 
 
 def test_noise_has_its_level():

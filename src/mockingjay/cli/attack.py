@@ -20,7 +20,8 @@ def attack(
     data: Data,
     out: Out,
     representation: Annotated[
-        str | None, typer.Argument(metavar="[REPRESENTATION]", help="What is tried as a defence; none: filters alone.")
+        str | None,
+        typer.Argument(metavar="[REPRESENTATION]", help="What is tried as a defence, of sound; none: filters alone."),
     ] = None,
     budget: Annotated[str, typer.Option("--budget", help="Time for everything, for example 30m.")] = "30m",
     size: Annotated[
@@ -33,7 +34,10 @@ def attack(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Attack LCNN and SENet by FGSM and PGD, behind several defences, and write a page."""
+    """Attack LCNN and SENet by FGSM and PGD, behind several defences, and write a page.
+
+    What reads a spectrum is attacked there and on the waveform; what hears samples on the waveform alone.
+    """
     allowed = seconds(budget)
     from mockingjay.cli.output import print_rows, read_corpus, teller
     from mockingjay.core.config import assignments, overlay, to_toml
@@ -59,6 +63,7 @@ def attack(
             data=study.data,
             subject=subject.name,
             features=study.features,
+            place=study.place,
             command=shlex.join(["mockingjay", *sys.argv[1:]]),
             rows=found,
             claims=claims(study),

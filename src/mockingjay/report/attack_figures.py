@@ -72,7 +72,7 @@ def noise(titled: Mapping[str, Sequence[Row]], caption: str) -> Drawing:
             axes.grid(axis="y")
             axes.set_xlabel("layer")
             lines = dict.fromkeys((row["representation"], row["method"], row["level"]) for row in found)
-            strongest = max(level for _, _, level in lines)
+            strongest = max(found, key=lambda row: row["deviations"])["level"]
             for name, method, level in lines:
                 own = [
                     row

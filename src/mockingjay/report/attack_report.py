@@ -19,7 +19,8 @@ _RIVALS = {
     "untrained network": "an untrained network",
 }
 _FAMILIES, _METHODS = ("LCNN", "SENet"), ("PGD", "FGSM")
-_BETWEEN = 8.0  # decibels at which transfer is shown: one of the two released names
+# Decibels at which transfer is shown: one of the two released names; below the speech (ours).
+_BETWEEN = {"features": 8.0, "waveform": 30.0}
 
 
 def attack_page(
@@ -27,6 +28,7 @@ def attack_page(
     data: str,
     subject: str,
     features: str,
+    place: str,
     command: str,
     rows: Sequence[Row],
     claims: Sequence[Row],
@@ -41,7 +43,8 @@ def attack_page(
     Args:
         data: Name of the speech.
         subject: What is tried as a defence.
-        features: What is attacked.
+        features: What is attacked, in words.
+        place: `features`, or `waveform` where samples alone are attacked.
         command: What reproduces it.
         rows: Result rows; `representation` is the defence.
         claims: Pairs of defences held against one another.
@@ -54,12 +57,12 @@ def attack_page(
     drawn = {name: inline(drawing, name) for name, drawing in drawings(rows)}
     sections = (
         _clean(rows),
-        _panels(drawn, rows, claims),
-        _transfer(rows, subject),
+        _panels(drawn, rows, claims, place),
+        _transfer(rows, subject, place),
         _adaptive(drawn, claims),
-        _waveform(drawn),
+        *((_waveform(drawn),) if place == "features" else ()),
         _noise(drawn),
-        _bounds(rows, features),
+        _bounds(rows, features, place),
         Section("Speech and settings", "\n\n".join(notes), (_numbers(facts, budget), Code(settings, "Settings", True))),
     )
     return Page(
@@ -69,7 +72,7 @@ def attack_page(
 
 def drawings(rows: Sequence[Row]) -> Iterator[tuple[str, Drawing]]:
     """List every picture that can be drawn with a name for its file."""
-    bound = "bound (dB of the published features)"
+    bound, below = "bound (dB of the published features)", "bound (dB below the speech)"
     known = _four(rows)
     if known:
         caption = (
@@ -83,12 +86,13 @@ def drawings(rows: Sequence[Row]) -> Iterator[tuple[str, Drawing]]:
     }
     if any(through.values()):
         caption = "Every defence under PGD by an attacker who knows it, draws of random defences excepted."
-        yield "adaptive", panels(_whole(through), bound, "Accuracy under attackers that know the defence", caption)
+        heard = any(row["place"] == "waveform" for found in through.values() for row in found)
+        what, label = "Accuracy under attackers that know the defence", below if heard else bound
+        yield "adaptive", panels(_whole(through), label, what, caption, falling=heard)
     heard = {f"PGD of {family}": _with_noise(rows, family, family, "PGD", "waveform") for family in _FAMILIES}
     if any(heard.values()):
         caption = "Samples are attacked through the features; what is altered is a sound that can be played."
-        label = "bound (dB below the speech)"
-        yield "waveform", panels(_whole(heard), label, "Accuracy over the waveform's bound", caption, falling=True)
+        yield "waveform", panels(_whole(heard), below, "Accuracy over the waveform's bound", caption, falling=True)
 
     loud = {f"attacks on {family}": _by_layer(rows, family) for family in _FAMILIES}
     if any(loud.values()):
@@ -100,14 +104,11 @@ def drawings(rows: Sequence[Row]) -> Iterator[tuple[str, Drawing]]:
 
 
 def _by_layer(rows: Sequence[Row], family: str) -> list[Row]:
-    """LNSR of the two strongest attacks of a kind on the features: the published plot names 8 and 16."""
-    found = [
-        row
-        for row in rows
-        if row["metric"] == "LNSR" and (row["source"], row["place"], row["norm"]) == (family, "features", "frobenius")
-    ]
-    strong = sorted({row["level"] for row in found})[-2:]
-    return [row for row in found if row["level"] in strong]
+    """LNSR of the two strongest attacks of a kind: the published plot names 8 and 16, on the features."""
+    own = [row for row in rows if row["metric"] == "LNSR" and (row["source"], row["norm"]) == (family, "frobenius")]
+    found = [row for row in own if row["place"] == "features"] or own
+    strong = sorted({row["deviations"] for row in found})[-2:]
+    return [row for row in found if row["deviations"] in strong]
 
 
 def _four(rows: Sequence[Row]) -> dict[str, Sequence[Row]]:
@@ -129,7 +130,7 @@ def _with_noise(rows: Sequence[Row], model: str, source: str, method: str, place
     own = [row for row in rows if row["model"] == model and row.get("place") == place]
     made = [row for row in own if (row.get("source"), row.get("method")) == (source, method)]
     noise = [row for row in own if row.get("method") == "noise" and row["representation"] == NONE]
-    before = [row for row in own if row.get("method") == "unaltered" and made]
+    before = [row for row in own if row.get("method") == "unaltered" and place == "features"]
     return [*before, *made, *({**row, "representation": NOISE} for row in noise)] if made else []
 
 
@@ -173,9 +174,9 @@ def _clean(rows: Sequence[Row]) -> Section:
     return Section("Without an attack", text, (results_table(shown),))
 
 
-def _panels(drawn: Mapping[str, Block], rows: Sequence[Row], claims: Sequence[Row]) -> Section:
-    title = "The four panels"
-    if "panels" not in drawn:
+def _panels(drawn: Mapping[str, Block], rows: Sequence[Row], claims: Sequence[Row], place: str) -> Section:
+    title, picture = ("The four panels", "panels") if place == "features" else ("On the waveform", "waveform")
+    if picture not in drawn:
         return Section(title, "No attack has been made yet.")
     text = (
         "The attacker knows the features and the countermeasure, not what stands between, nor the weights behind it. "
@@ -183,7 +184,9 @@ def _panels(drawn: Mapping[str, Block], rows: Sequence[Row], claims: Sequence[Ro
         "not know either; what an untrained network of the same shape holds off is no merit of pre-training; "
         "and behind what tells nothing apart without an attack, which is 50 %, none can do harm."
     )
-    blocks: list[Block] = [drawn["panels"]]
+    if place == "waveform":
+        text += " Panels A and C, for FGSM is not made on the waveform; altered samples are held within full scale."
+    blocks: list[Block] = [drawn[picture]]
     if claims:
         blocks.append(_held(rows, claims))
     return Section(title, text, tuple(blocks))
@@ -220,14 +223,12 @@ def _pair(row: Row | None) -> Cell:
     return Cell(text, note, row["verdict"] == "holds")
 
 
-def _transfer(rows: Sequence[Row], subject: str) -> Section:
+def _transfer(rows: Sequence[Row], subject: str, place: str) -> Section:
     title = "From one countermeasure to the other"
-    found = [
-        row for row in rows if row.get("place") == "features" and row.get("source") and row["method"] != "adaptive"
-    ]
+    found = [row for row in rows if row.get("place") == place and row.get("source") and row["method"] != "adaptive"]
     if not found:
         return Section(title, "No attack has been made yet.")
-    level = min({row["level"] for row in found}, key=lambda each: abs(each - _BETWEEN))
+    level = min({row["level"] for row in found}, key=lambda each: abs(each - _BETWEEN[place]))
     cells = {
         (row["source"], row["method"], row["model"], row["representation"]): row
         for row in found
@@ -246,6 +247,7 @@ def _transfer(rows: Sequence[Row], subject: str) -> Section:
         )
         for source in _FAMILIES
         for method in _METHODS
+        if any(row["method"] == method for row in found)
     )
     text = f"Attacks of {level:g} dB made on the undefended network of a row, shown to the network of a column."
     return Section(title, text, (Table("Accuracy with 95 % intervals.", (Cell("made on"), *heads), lines),))
@@ -281,7 +283,10 @@ def _waveform(drawn: Mapping[str, Block]) -> Section:
     title = "On the waveform"
     if "waveform" not in drawn:
         return Section(title, "No waveform has been attacked yet.")
-    text = "Altered features may belong to no sound. Altered samples always do, and are held within full scale."
+    text = (
+        "Altered features may belong to no sound. Altered samples always do, and are held within full scale, or where "
+        "the file had them."
+    )
     return Section(title, text, (drawn["waveform"],))
 
 
@@ -296,19 +301,22 @@ def _noise(drawn: Mapping[str, Block]) -> Section:
     return Section(title, text, (drawn["noise"],))
 
 
-def _bounds(rows: Sequence[Row], features: str) -> Section:
+def _bounds(rows: Sequence[Row], features: str, place: str) -> Section:
     title = "What the bounds mean"
     found = {
         (row["place"], row["level"]): row
         for row in rows
-        if row.get("method") == "FGSM" or row.get("place") == "waveform"
+        if row.get("method") == "FGSM" or (row.get("place"), row.get("method")) == ("waveform", "PGD")
     }
     if not found:
         return Section(title, f"Attacked are {features}; no attack has been made yet.")
-    text = (
-        f"Attacked are {features}. A bound is named by what it is on the published features in decibels, and carried "
+    text = f"Attacked are {features}. "
+    text += (
+        "A bound is named by what it is on the published features in decibels, and carried "
         "over by how far both vary within an utterance; the published code has 0.1 to 100, the defence's released "
         "names 8 and 16, in units that nobody wrote down."
+        if place == "features"
+        else "A bound is named by how far it lies below the speech's own level."
     )
     lines = tuple(
         (

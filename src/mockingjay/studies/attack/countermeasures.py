@@ -13,12 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mockingjay.core.draw import Draw, address
+from mockingjay.core.errors import ConfigError
 from mockingjay.core.files import write_atomically
 from mockingjay.downstream.countermeasures import LCNN, Countermeasure, SENet
 from mockingjay.downstream.detection import curve, detection
 from mockingjay.downstream.spoofing import scored, train
 from mockingjay.studies.attack import adversary
-from mockingjay.studies.attack.defence import NONE, Defence
+from mockingjay.studies.attack.defence import NONE, Defence, undefended
 from mockingjay.studies.attack.subject import Config, Scene
 
 HARDEST = 8.0  # decibels; bounds that adversarial training draws from (ours)
@@ -110,6 +111,7 @@ class Bulwark:
             Both as one, and what is known of it: threshold, ids, answers and scores of test utterances, error rates.
 
         Raises:
+            ConfigError: More pictures than are allowed to be held.
             DataError: A file cannot be used.
             MachineError: The folder cannot be written.
         """
@@ -130,7 +132,7 @@ class Bulwark:
 
     def _trained(self, model: Countermeasure, defence: Defence, seed: int) -> dict[str, Any]:
         sets = self._examples(defence)
-        harden = self._harden(defence) if defence.training == "hardened" else None
+        harden = self._harden() if defence.training == "hardened" else None
         train(model, sets["train"], sets["dev"], self.config.training, self.updates, seed, harden)
         pictures, answers = sets["dev"]
         threshold = curve(scored(model, pictures).double().cpu().numpy(), answers.cpu().numpy() == 1).threshold
@@ -145,6 +147,7 @@ class Bulwark:
         """Compute what countermeasures read behind a defence, once for both families."""
         key = defence.name if defence.training == "plain" else NONE  # all others read what is undefended
         if self._seen is None or self._seen[0] != key:
+            self._check_memory(defence)
             sets: Examples = {}
             for part in ("train", "dev", "test"):
                 found, pictures = self.scene.part(part), []
@@ -155,13 +158,22 @@ class Bulwark:
             self._seen = key, sets
         return self._seen[1]
 
-    def _harden(self, defence: Defence) -> Callable[[Countermeasure, Tensor, Tensor, int], Tensor]:
+    def _check_memory(self, defence: Defence) -> None:
+        picture = defence.view(self.scene.frames(self.scene.attacked(2).samples[:1]), Draw(0))
+        needed, allowed = self.scene.most * picture.nbytes / 2**30, self.config.memory
+        if needed > allowed:
+            raise ConfigError(
+                f"attack: pictures of {self.scene.most} examples take {needed:.3g} GiB, expected at most memory="
+                f"{allowed:g}; use fewer utterances with --set most=[1200,160,480], or raise it with --set memory="
+            )
+
+    def _harden(self) -> Callable[[Countermeasure, Tensor, Tensor, int], Tensor]:
         """Attack what is learned from by one long step from a random place, within a bound drawn for each update."""
 
         def harden(model: Countermeasure, pictures: Tensor, answers: Tensor, update: int) -> Tensor:
             generator = Draw(self.seed).generator("harden", update)
             epsilon = float(torch.rand((), generator=generator)) * HARDEST * self.unit
-            losses = Pipeline("", defence, model, 0.0).losses(answers, 0)
+            losses = Pipeline("", undefended(), model, 0.0).losses(answers, 0)
             return adversary.projected_gradient(
                 losses, pictures, epsilon, steps=1, step=_STRIDE * epsilon, restarts=1, generator=generator
             )

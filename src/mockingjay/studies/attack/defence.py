@@ -10,7 +10,8 @@ made on the first does not know either; the network untrained; and attackers tha
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mockingjay.core.draw import Draw
-from mockingjay.core.types import Frames
+from mockingjay.core.representation import Representation
+from mockingjay.core.types import Frames, Waves
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.windows import read
 from mockingjay.moves.hide import Spans, hide
@@ -63,10 +65,15 @@ class Rebuilding(nn.Module):
         return Frames(torch.where(chosen[:, :, None], answers, frames.values), frames.lengths)
 
 
+def undefended(name: str = NONE) -> Defence:
+    """Let features through as they are."""
+    return Defence(name, _as_it_is)
+
+
 def simple_defences() -> tuple[Defence, ...]:
     """List what needs no network: nothing, nothing trained again, adversarial training, filters of 3 × 3 cells."""
     return (
-        Defence(NONE, _as_it_is),
+        undefended(),
         Defence(AGAIN, _as_it_is, "again"),
         Defence(HARDENED, _as_it_is, "hardened"),
         Defence("mean filter", lambda frames, draw: convolve(frames, torch.full((3,), 1 / 3))),
@@ -86,9 +93,33 @@ def states(name: str, encoder: Encoder, factor: int) -> Defence:
 
     def layers(frames: Float[Tensor, "batch time dim"]) -> list[Tensor]:
         whole = stack(frames, factor)
-        return [whole.values, *read(encoder.context, whole, encoder.config.window).layers]
+        with _differentiable(encoder):
+            return [whole.values, *read(encoder.context, whole, encoder.config.window).layers]
 
     return Defence(name, lambda frames, draw: layers(frames)[-1], layers=layers)
+
+
+def hears(name: str, representation: Representation) -> Defence:
+    """Read a frozen representation's last layer, where it hears samples: [batch, samples, 1] instead of features.
+
+    Args:
+        name: Of the representation.
+        representation: In evaluation mode. Below its layers stand the samples, as many of them a frame as it has a hop.
+    """
+
+    def layers(samples: Float[Tensor, "batch samples 1"]) -> list[Tensor]:
+        heard = samples[:, :, 0]
+        lengths = torch.full((len(heard),), heard.shape[1], device=heard.device)
+        below = heard.unfold(1, representation.hop, representation.hop)
+        with _differentiable(representation):
+            return [below, *representation(Waves(heard, lengths)).layers]
+
+    return Defence(name, lambda samples, draw: layers(samples)[-1], layers=layers)
+
+
+def behind(features: Callable[[Tensor], Tensor], defence: Defence) -> Defence:
+    """Put features in front of a defence, so that it reads [batch, samples, 1] as `hears` does."""
+    return replace(defence, view=lambda samples, draw: defence.view(features(samples[:, :, 0]), draw))
 
 
 def rebuilt(name: str, rebuild: Rebuilding, factor: int, rounds: int = ROUNDS) -> Defence:
@@ -135,6 +166,12 @@ def median(frames: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time
     """Put the median of its 3 × 3 cells into each; edges repeat."""
     around = F.pad(frames[:, None], (1, 1, 1, 1), mode="replicate")[:, 0].unfold(1, 3, 1).unfold(2, 3, 1)
     return around.flatten(3).median(-1).values
+
+
+def _differentiable(network: nn.Module) -> AbstractContextManager[None]:
+    """Keep recurrent layers from cuDNN, whose own give no gradient in evaluation mode."""
+    recurrent = any(isinstance(each, nn.RNNBase) for each in network.modules())
+    return torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
 
 
 def _as_it_is(frames: Float[Tensor, "batch time dim"], draw: Draw) -> Float[Tensor, "batch time dim"]:

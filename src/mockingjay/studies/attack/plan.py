@@ -52,6 +52,7 @@ class Costs:
         view: One example through each defence, without a gradient.
         wave: A gradient of one example's samples, for each family.
         examples: Of training, dev and test, which pass each defence once.
+        waveform: Whether samples alone are attacked, and no features.
     """
 
     update: Mapping[str, float]
@@ -59,6 +60,7 @@ class Costs:
     view: Mapping[str, float]
     wave: Mapping[str, float]
     examples: int
+    waveform: bool = False
 
 
 def seconds(plan: Plan, costs: Costs, undefended: str, random: Sequence[str]) -> float:
@@ -72,18 +74,20 @@ def seconds(plan: Plan, costs: Costs, undefended: str, random: Sequence[str]) ->
     """
     defences, families = costs.view, costs.update
     through = plan.steps * plan.restarts + 1
+    decibels = () if costs.waveform else plan.decibels
+    known = plan.levels if costs.waveform else plan.decibels
     training = sum(
         plan.updates * cost * (len(defences) + 1) for cost in families.values()
     )  # one learns from attacked examples
     training += costs.examples * sum(defences.values())
     made = sum(
-        len(plan.decibels) * plan.attacked * (through + 1) * costs.gradient[family, undefended] for family in families
+        len(decibels) * plan.attacked * (through + 1) * costs.gradient[family, undefended] for family in families
     )
     made += sum(len(plan.levels) * plan.attacked * through * cost for cost in costs.wave.values())
-    shown = len(plan.decibels) * (2 * len(families) + 1) + len(plan.levels) * (len(families) + 1)
+    shown = len(decibels) * (2 * len(families) + 1) + len(plan.levels) * (len(families) + 1)
     looked = shown * plan.attacked * sum(defences.values())
     adaptive = sum(
-        len(plan.decibels) * plan.adaptive * plan.steps * cost * (plan.draws if defence in random else 1)
+        len(known) * plan.adaptive * through * cost * (plan.draws if defence in random else 1)
         for (_, defence), cost in costs.gradient.items()
     )
     return training + made + looked + adaptive

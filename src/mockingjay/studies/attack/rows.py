@@ -9,7 +9,9 @@ from jaxtyping import Float
 
 from mockingjay.downstream.countermeasures import FAMILIES
 from mockingjay.downstream.detection import curve
+from mockingjay.downstream.partition import PARTS
 from mockingjay.downstream.scores import Scores, bounded, paired_difference
+from mockingjay.studies import noise
 from mockingjay.studies.attack.defence import AGAIN, NONE
 from mockingjay.studies.attack.study import METHODS, NOISE, Study
 from mockingjay.studies.attack.subject import UNTRAINED
@@ -25,20 +27,19 @@ def rows(study: Study) -> list[Row]:
 
 def headlines(found: Sequence[Row]) -> list[Row]:
     """Choose what a terminal has room for: error rates, and the strongest attacks of each family on its own kind."""
-    strongest = max((row["level"] for row in found if row["place"] == "features"), default=0.0)
-    return [
-        row
-        for row in found
-        if row["metric"] == "EER"
-        or (row["level"] == strongest and row["place"] == "features" and row["source"] == row["model"] is not None)
-    ]
+    made = [row for row in found if row.get("source") is not None]
+    place = "features" if any(row["place"] == "features" for row in made) else "waveform"
+    strongest = max((row["deviations"] for row in made if row["place"] == place), default=0.0)
+    best = [row for row in made if (row["place"], row["deviations"]) == (place, strongest)]
+    return [row for row in found if row["metric"] == "EER" or (row in best and row["source"] == row["model"])]
 
 
 def claims(study: Study) -> list[Row]:
     """Hold every defence against no defence, against the same merely trained again, and against an untrained network.
 
-    Values are accuracies averaged over all bounds on features, paired by utterance; only what was attacked alike is
-    compared. Under `adaptive` a defence is held against itself, attacked by who knows it and by who does not.
+    Values are accuracies averaged over all bounds on features, or on samples where those alone are attacked, paired by
+    utterance; only what was attacked alike is compared. Under `adaptive` a defence is held against itself, attacked by
+    who knows it and by who does not.
     """
     return [*_against_rivals(study), *_against_itself(study)]
 
@@ -47,11 +48,16 @@ def _clean(study: Study) -> Iterator[Row]:
     for family, defences in study.trained.items():
         for name, known in defences.items():
             bonafide = np.array(known["answers"]) == 1
-            about = _about(study, family, name, "clean", len(known["ids"]))
+            about = _about(study, family, name, "clean", len(known["ids"])) | {"used": _used(study)}
             for metric, (value, bounds) in known["measured"].items():
                 yield {**about, "metric": metric, "value": value, "ci95": bounds, "threshold": known["threshold"]}
             right = _right(study, family, name, known["scores"], bonafide)
             yield from _bounded(study.seed, [about | {"right": right}])
+
+
+def _used(study: Study) -> dict[str, list[int]]:
+    """Part → utterances that were used, and that there are."""
+    return {part: [study.facts[f"{part} utterances"], study.facts[f"{part} utterances in all"]] for part in PARTS}
 
 
 def _unaltered(study: Study) -> Iterator[Row]:
@@ -61,7 +67,7 @@ def _unaltered(study: Study) -> Iterator[Row]:
             scores = dict(zip(known["ids"], known["scores"]))
             row = _attacked(study, family, name, "unaltered", [scores[id] for id in study.facts["attacked"]])
             zeros = {"level": 0.0, "epsilon": 0.0, "deviations": 0.0, "snr": None}
-            yield row | zeros | {"source": None, "method": "unaltered", "place": "features"}
+            yield row | zeros | {"source": None, "method": "unaltered", "place": study.place}
 
 
 def _shown(study: Study) -> Iterator[Row]:
@@ -76,13 +82,12 @@ def _noise(study: Study) -> Iterator[Row]:
     for each in study.shown:
         for name, by_norm in each.get("noise", {}).items():  # earlier studies have none
             for norm, by_layer in by_norm.items():
-                ratios = np.array(by_layer).T
-                low, high = bounded(ratios / len(ratios), lambda sums: sums, seed=study.seed)
-                for layer, column in enumerate(ratios.T):
-                    about = _about(study, None, name, _told(each), len(ratios)) | _how(each)
-                    where = {"layer": layer - 1 if layer else "input", "norm": norm, "sum": float(column.sum())}
-                    value = {"value": float(column.mean()), "ci95": [float(low[layer]), float(high[layer])]}
-                    yield about | where | {"metric": "LNSR"} | value
+                table = np.array(by_layer, dtype=float).T
+                about = _about(study, None, name, _told(each), len(table)) | _how(each) | {"norm": norm}
+                found = noise.lnsr(table, study.seed)
+                for layer, (mean, *bounds, total) in enumerate(zip(found.mean, found.low, found.high, found.sum)):
+                    where = {"layer": layer - 1 if layer else "input", "sum": total}
+                    yield about | where | {"metric": "LNSR", "value": mean, "ci95": bounds}
 
 
 def _told(each: Mapping[str, Any]) -> str:
@@ -101,8 +106,7 @@ def _adaptive(study: Study) -> Iterator[Row]:
     for each in study.adaptive:
         told = f"adaptive PGD at {each['level']:g} dB"
         row = _attacked(study, each["family"], each["defence"], told, each["scores"])
-        more = {key: each[key] for key in ("level", "epsilon", "deviations")}
-        yield row | more | {"source": each["family"], "method": "adaptive", "place": "features", "snr": None}
+        yield row | _how({**each, "source": each["family"], "method": "adaptive", "place": study.place})
 
 
 def _bounded(seed: int, found: Sequence[Row]) -> Iterator[Row]:
@@ -132,7 +136,7 @@ def _against_rivals(study: Study) -> Iterator[Row]:
         sets = [
             each
             for each in study.shown
-            if (each["source"], each["method"], each["place"]) == (family, method, "features")
+            if (each["source"], each["method"], each["place"]) == (family, method, study.place)
         ]
         tried = {
             name: _mean(study, family, name, [each["scores"][family][name] for each in sets])
@@ -152,7 +156,7 @@ def _against_itself(study: Study) -> Iterator[Row]:
             sets = {
                 each["level"]: each["scores"][family][name]
                 for each in study.shown
-                if (each["source"], each["method"], each["place"]) == (family, "PGD", "features")
+                if (each["source"], each["method"], each["place"]) == (family, "PGD", study.place)
             }
             if known and sets and name != NONE:
                 count = len(known[0]["scores"])

@@ -4,7 +4,8 @@ H. Wu, A. T. Liu, H.-y. Lee, Interspeech 2020, arXiv 2006.03214: LCNN and SENet 
 the defence. Attacks are made on undefended countermeasures and shown to all, so that an attacker knows the features and
 the countermeasure but not what stands between. As that alone would oversell any defence, the same is asked of a
 countermeasure merely trained again, of an untrained network and of random noise; attackers that know the defence are
-let through it; and attacks are also made on the waveform, for altered features may belong to no sound.
+let through it; and attacks are also made on the waveform, for altered features may belong to no sound. What hears
+samples is attacked there alone.
 
 Everything that is known is kept: the same call goes on where it was.
 """
@@ -29,7 +30,7 @@ from mockingjay.studies.attack import adversary
 from mockingjay.studies.attack.countermeasures import Bulwark, Pipeline, slug
 from mockingjay.studies.attack.defence import AGAIN, NONE
 from mockingjay.studies.attack.plan import TRIED, Costs, Plan, outlay
-from mockingjay.studies.attack.subject import Config, Scene, Subject
+from mockingjay.studies.attack.subject import Config, Place, Scene, Subject
 from mockingjay.studies.cards import check_card, write_card
 from mockingjay.train.distributed import joined
 from mockingjay.train.ledger import locked
@@ -56,6 +57,7 @@ class Study:
         shown: One for each attack that was made once and shown to all.
         adaptive: One for each attack through a defence.
         finished: Whether nothing is to come.
+        place: Where attackers go that know a defence: features, or the waveform where samples alone are attacked.
     """
 
     data: str
@@ -69,6 +71,7 @@ class Study:
     shown: list[dict[str, Any]] = field(default_factory=list)
     adaptive: list[dict[str, Any]] = field(default_factory=list)
     finished: bool = False
+    place: Place = "features"
 
 
 def attack(
@@ -95,7 +98,7 @@ def attack(
         say: Told a line at a time.
 
     Raises:
-        RepresentationError: The subject reads no spectrum.
+        RepresentationError: The subject hears no sound, or lets no gradient through to it.
         ConfigError: The folder holds another study, or pictures are too small.
         DataError: Too little can be used.
         MachineError: The folder cannot be written, or another process is writing there.
@@ -107,7 +110,8 @@ def attack(
         ours |= {"speech": scene.fingerprint}
         check_card(out / "study.json", ours, "a study")
         write_card(out / "study.json", ours)
-        study = Study(scene.data, scene.features, tuple(each.name for each in scene.defences), seed, list(scene.notes))
+        names = tuple(each.name for each in scene.defences)
+        study = Study(scene.data, scene.features, names, seed, list(scene.notes), place=scene.place)
         yield from _Siege(scene, out, config, budget, seed, study, say).parts()
 
 
@@ -147,15 +151,16 @@ class _Siege:
         if self.news:
             yield study
         pairs = [(None, NOISE), *((family, method) for family in FAMILIES for method in METHODS)]
-        for source, method in pairs:
+        for source, method in pairs if scene.place == "features" else ():
             study.shown += [self._shown(source, method, level, "features") for level in plan.decibels]
             self._tell(f"{method} of {source}" if source else method)
         if self.news:
             yield study
+        levels = plan.decibels if scene.place == "features" else plan.levels
         for family in FAMILIES:
             for line in self.lines[family]:
                 if line.defence.name != AGAIN:
-                    study.adaptive += [self._adaptive(line, level) for level in plan.decibels]
+                    study.adaptive += [self._adaptive(line, level) for level in levels]
                     self._tell(f"{family} through {line.defence.name}")
         for source in (None, *FAMILIES):
             method = "PGD" if source else NOISE
@@ -184,38 +189,45 @@ class _Siege:
         decibels = self.scene.decibels(self.attacked.samples)
         return {
             "decibels": _deviation(decibels),
-            "features": _deviation(self.frames),
+            "features": _deviation(self.frames if self.scene.place == "features" else decibels),
             "waveform": float(self.attacked.samples.square().mean(1).sqrt().mean()),
             "attacked": list(self.attacked.ids),
             "answers": self.attacked.answers.tolist(),
             **self.scene.facts,
         }
 
-    def _bound(self, level: float, place: str) -> tuple[float, float]:
+    def _attacked(self, place: Place) -> tuple[Tensor, Callable[[Tensor], Tensor] | None, adversary.Bounds | None]:
+        """Find what is attacked, what makes of it what defences read, and what its values may be."""
+        if place == "features":
+            return self.frames, None, None
+        return self.attacked.samples, self.scene.frames, _FULL_SCALE
+
+    def _bound(self, level: float, place: Place) -> tuple[float, float]:
         """Turn a level into a bound on every value, and the same in deviations of what is bounded."""
         facts = self.study.facts
         share = 10 ** (-level / 20) if place == "waveform" else level / facts["decibels"]
         return share * facts[place], share
 
-    def _shown(self, source: str | None, method: str, level: float, place: str) -> dict[str, Any]:
+    def _shown(self, source: str | None, method: str, level: float, place: Place) -> dict[str, Any]:
         """Attack an undefended countermeasure, or none, and show what comes of it to all."""
         epsilon, deviations = self._bound(level, place)
 
         def make() -> dict[str, Any]:
-            clean = self.frames if place == "features" else self.attacked.samples
-            altered = self._made(source, method, clean, epsilon, place)
-            seen = altered if place == "features" else self.scene.frames(altered)
-            pair = (clean, altered) if place == "features" else (clean[:, :, None], altered[:, :, None])
-            snr = adversary.signal_to_noise(*pair).double().cpu()
-            return {"snr": snr.tolist(), "scores": self._seen(seen), "noise": self._noise(seen)}
+            clean, before, _ = self._attacked(place)
+            altered = self._made(source, method, epsilon, place)
+            seen = altered if before is None else before(altered)
+            silent, measured = self._noise(seen)
+            scores = self._seen(seen)
+            return {"snr": _snr(clean, altered), "scores": scores, "noise": measured, "silent": silent}
 
         name = f"{place}/{slug(source or 'nobody')}-{method}-{level:g}"
         found = self._keep(name, make)
+        self.study.notes += [each for each in found.pop("silent") if each not in self.study.notes]
         about = {"source": source, "method": method, "place": place, "level": level}
         return {**about, "epsilon": epsilon, "deviations": deviations, **found}
 
-    def _made(self, source: str | None, method: str, clean: Tensor, epsilon: float, place: str) -> Tensor:
-        bounds = None if place == "features" else _FULL_SCALE
+    def _made(self, source: str | None, method: str, epsilon: float, place: Place) -> Tensor:
+        clean, before, bounds = self._attacked(place)
         plan, made = self.study.plan, []
         assert plan is not None
         for number, some in enumerate(clean.split(SLICE)):
@@ -224,7 +236,6 @@ class _Siege:
                 made.append(adversary.random_signs(some, epsilon, generator, bounds))
                 continue
             line = next(each for each in self.lines[source] if each.defence.name == NONE)
-            before = self.scene.frames if place == "waveform" else None
             losses = line.losses(self._answers(number), self._attacker, before=before)
             if method == "FGSM":
                 made.append(adversary.fast_gradient_sign(losses, some, epsilon, bounds))
@@ -235,20 +246,22 @@ class _Siege:
 
     def _adaptive(self, line: Pipeline, level: float) -> dict[str, Any]:
         """Attack through a defence, whose every draw but the last is known."""
-        epsilon, deviations = self._bound(level, "features")
-        plan = self.study.plan
+        place, plan = self.scene.place, self.study.plan
+        epsilon, deviations = self._bound(level, place)
         assert plan is not None
 
         def make() -> dict[str, Any]:
-            scores = []
-            for number, some in enumerate(self.frames[: plan.adaptive].split(SLICE)):
-                losses = line.losses(self._answers(number)[: len(some)], self._attacker, plan.draws)
+            snr, scores = [], []
+            clean, before, bounds = self._attacked(place)
+            for number, some in enumerate(clean[: plan.adaptive].split(SLICE)):
+                losses = line.losses(self._answers(number)[: len(some)], self._attacker, plan.draws, before)
                 generator = Draw(self.seed).generator("start", "adaptive", number)
-                altered = adversary.projected_gradient(
-                    losses, some, epsilon, steps=plan.steps, restarts=1, generator=generator
-                )
-                scores += line.scores(altered, self._defender(number)).double().tolist()
-            return {"scores": scores}
+                how = {"steps": plan.steps, "restarts": plan.restarts, "generator": generator, "bounds": bounds}
+                altered = adversary.projected_gradient(losses, some, epsilon, **how)
+                seen = altered if before is None else before(altered)
+                scores += line.scores(seen, self._defender(number)).double().tolist()
+                snr += _snr(some, altered)
+            return {"snr": snr, "scores": scores}
 
         name = f"adaptive/{slug(line.family)}-{slug(line.defence.name)}-{level:g}"
         about = {"family": line.family, "defence": line.defence.name, "level": level}
@@ -267,17 +280,28 @@ class _Siege:
         return scores
 
     @torch.no_grad()
-    def _noise(self, frames: Float[Tensor, "examples time dim"]) -> dict[str, dict[str, list[list[float]]]]:
-        """Measure by network, norm, layer and example how much of what was altered there is, the input first."""
+    def _noise(
+        self, frames: Float[Tensor, "examples time dim"]
+    ) -> tuple[list[str], dict[str, dict[str, list[list[float]]]]]:
+        """Measure by network, norm, layer and example how much of what was altered there is, the input first.
+
+        What nothing can be measured of is left out, and first said in a sentence each.
+        """
         found: dict[str, dict[str, list[list[float]]]] = {}
+        said = []
         for defence in self.scene.defences:
             if defence.layers is not None:
                 clean, altered = (
                     [layers for some in each.split(SLICE) for layers in zip(*map(torch.unbind, defence.layers(some)))]
                     for each in (self.frames, frames)
                 )
-                found[defence.name] = {norm: noise.ratios(clean, altered, norm).T.tolist() for norm in noise.NORMS}
-        return found
+                named, changed = (dict(zip(self.attacked.ids, each)) for each in (clean, altered))
+                silent = noise.silent(named)
+                said += [f"{defence.name}: {sentence}" for sentence in silent.values()]
+                heard = {id: layers for id, layers in named.items() if id not in silent}
+                if heard:
+                    found[defence.name] = {norm: noise.ratios(heard, changed, norm).T.tolist() for norm in noise.NORMS}
+        return said, found
 
     def _answers(self, number: int) -> Int[Tensor, " batch"]:
         return self.attacked.answers[number * SLICE :][:SLICE]
@@ -305,10 +329,17 @@ class _Siege:
                     # Of a training step: weights have gradients too, and move.
                     update[family] = 1.5 * gradient[family, NONE] * line.model.batch
                     wave[family] = _timed(line, trial.samples, trial.answers, scene.frames)
-        costs = Costs(update, gradient, view, wave, scene.most)
+        costs = Costs(update, gradient, view, wave, scene.most, scene.place == "waveform")
         plan = outlay(self.budget, costs, NONE, self.random)
-        self.say(f"{plan.updates} updates each, {plan.attacked} utterances attacked, bounds of {plan.decibels} dB")
+        levels = plan.decibels if scene.place == "features" else plan.levels
+        self.say(f"{plan.updates} updates each, {plan.attacked} utterances attacked, bounds of {levels} dB")
         return plan
+
+
+def _snr(clean: Float[Tensor, "examples ..."], altered: Float[Tensor, "examples ..."]) -> list[float]:
+    """Signal to noise of frames or of samples, in decibels."""
+    pair = (each if each.dim() == 3 else each[:, :, None] for each in (clean, altered))
+    return adversary.signal_to_noise(*pair).double().tolist()
 
 
 def _deviation(frames: Float[Tensor, "examples time dim"]) -> float:

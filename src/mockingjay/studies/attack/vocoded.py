@@ -22,6 +22,8 @@ from mockingjay.moves.griffin_lim import ShortTime, griffin_lim
 MELS, ITERATIONS = 40, 16
 LONGEST = 4.0  # seconds of an utterance that are copied
 SHORTEST = 0.1  # seconds
+COPIES = 460  # utterances that are copied where no other number is asked for
+_COPIED = " copied"  # behind the id of what a copy was made from
 _TRANSFORM = ShortTime(window=512, hop=128, fft=512)
 
 
@@ -51,11 +53,16 @@ def with_copies(
         except audio.AudioError as error:
             say(str(error))
             continue
-        told = {"id": f"{each.id} copied", "path": str(place.absolute()), "start": 0.0}
+        told = {"id": each.id + _COPIED, "path": str(place.absolute()), "start": 0.0}
         length = len(wave) / SAMPLE_RATE
         found.append(replace(short, seconds=length, labels={**each.labels, "spoof": "bonafide"}))
         found.append(replace(short, seconds=length, labels={**each.labels, "spoof": "spoof"}, **told))
     return tuple(found)
+
+
+def source(utterance: Utterance) -> str:
+    """Name what a copy was made from; of anything else its own id."""
+    return utterance.id.removesuffix(_COPIED)
 
 
 def copy(wave: Float[Tensor, " samples"], generator: torch.Generator) -> Float[Tensor, " samples"]:

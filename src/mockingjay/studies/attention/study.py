@@ -28,7 +28,6 @@ from mockingjay.data.manifest import Corpus
 from mockingjay.data.quarantine import Quarantine
 from mockingjay.data.scan import check_reads
 from mockingjay.downstream.questions import Question, questions
-from mockingjay.downstream.scores import bounded
 from mockingjay.encoders.attention import limit, prune
 from mockingjay.studies import noise
 from mockingjay.studies.attention import heads, layers
@@ -213,7 +212,8 @@ class _Sitting:
         self.study.maps[self.subject.name] = {name.partition(" ")[2]: maps[name] for name in sorted(maps)}
         if self.material.phone is not None:
             self._keep("segments", self._segment)
-        self._keep("noise", self._noise)
+        for sentence in self._keep("noise", self._noise).get("silent", ()):  # earlier studies have none
+            self.study.absent.append(f"{self.subject.name}: {sentence}")
         self._keep("cost", self._cost)
         yield
         refused = self._keep("asked", lambda: self._bench(self.plan.asked, self.plan.seeds).begin())["refused"]
@@ -258,16 +258,17 @@ class _Sitting:
 
     def _noise(self) -> dict[str, Any]:
         """LNSR of every layer, the input included, under white noise."""
-        clean, noisy = [], []
+        clean, noisy = {}, {}
         for id, wave in self._waves(self.plan.looked):
-            clean += layers.states(self.representation, Waves.pad([wave]))
-            noisy += layers.states(self.representation, Waves.pad([layers.with_noise(wave, NOISE, self.seed, id)]))
-        found: dict[str, Any] = {"decibels": NOISE, "utterances": len(clean), "input": len(clean[0]) > self._deep}
+            (clean[id],) = layers.states(self.representation, Waves.pad([wave]))
+            altered = Waves.pad([layers.with_noise(wave, NOISE, self.seed, id)])
+            (noisy[id],) = layers.states(self.representation, altered)
+        below = any(len(each) > self._deep for each in clean.values())
+        silent = noise.silent(clean, below=below)
+        clean = {id: each for id, each in clean.items() if id not in silent}
+        found = {"decibels": NOISE, "utterances": len(clean), "input": below, "silent": list(silent.values())}
         for norm in noise.NORMS:
-            table = noise.ratios(clean, noisy, norm)
-            low, high = bounded(table, lambda sums: sums / len(clean))
-            means, totals = table.mean(0).tolist(), table.sum(0).tolist()
-            found[norm] = {"mean": means, "sum": totals, "low": low.tolist(), "high": high.tolist()}
+            found[norm] = asdict(noise.lnsr(noise.ratios(clean, noisy, norm, below=below)))
         return found
 
     def _cost(self) -> dict[str, Any]:
