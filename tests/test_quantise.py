@@ -1,9 +1,15 @@
+import os
+import socket
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from toy_learner import forked
 
 from mockingjay.core.draw import Draw
 from mockingjay.encoders.bottlenecks import Discrete, Narrow, Noisy
 from mockingjay.encoders.quantise import Quantiser, perplexity
+from mockingjay.train.distributed import joined
 
 IDS = ("a", "b")
 VALID = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
@@ -113,6 +119,42 @@ def test_a_split_batch_moves_the_codes_alike():
     for name, value in together.state_dict().items():
         torch.testing.assert_close(value, apart.state_dict()[name])
     assert set(together.state_dict()) == {"codebook", "total", "usage"}
+
+
+def followed(out, rows, environment):
+    """Follow the codes for three steps as a rank that sees these rows of each batch, and write what they came to."""
+    os.environ.update(environment)
+    with joined("cpu"):
+        for learn in ("average", "gradient"):
+            found = quantiser(learn=learn, restart=0.1)
+            with torch.no_grad():
+                found.codebook[5:] += 100.0  # nobody's
+            for number in range(3):
+                vectors = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(number))
+                step(found, vectors[rows], VALID[rows], IDS[rows])
+                found.follow()
+            save_file(found.state_dict(), out.with_suffix(f".{learn}"))
+
+
+def test_two_ranks_move_the_codes_as_one_would(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [
+        forked(followed, tmp_path / f"rank-{rank}", slice(rank, rank + 1), {**shared, "RANK": str(rank)})
+        for rank in range(2)
+    ]
+    followed(tmp_path / "whole", slice(0, 2), {})
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+    for learn in ("average", "gradient"):
+        whole, one, other = (load_file(tmp_path / f"{name}.{learn}") for name in ("whole", "rank-0", "rank-1"))
+        assert whole["codebook"].abs().max() < 10, "no code is nobody's any more"
+        for name, value in whole.items():
+            assert torch.equal(one[name], other[name]), (learn, name)
+            torch.testing.assert_close(one[name], value, msg=f"{learn} {name}")
 
 
 def test_padding_is_neither_counted_nor_offered():
