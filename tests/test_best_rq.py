@@ -81,7 +81,7 @@ def test_the_loss_is_the_cross_entropy_of_hidden_steps_alone():
     assert loss.weight == selected.sum() and loss.parts["chance"] == pytest.approx(loss.weight.item() * math.log(32))
     assert loss.parts["marginal"] < loss.parts["chance"]
     parts = objective.train()(batch, 0.0, Draw(0)).parts
-    assert set(parts) == {"accuracy", "perplexity"} and 1 < parts["perplexity"] / loss.weight <= 32
+    assert set(parts) == {"accuracy", "target perplexity"} and 1 < parts["target perplexity"] / loss.weight <= 32
 
 
 def test_settings_it_cannot_follow():

@@ -1,6 +1,6 @@
-import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from speech_like import batch_of
 
 from mockingjay.core.draw import Draw
@@ -8,8 +8,9 @@ from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Frames
 from mockingjay.encoders.contexts.quantised_recurrent import QuantisedRecurrent
 from mockingjay.encoders.contexts.recurrent import Recurrent, carrying
-from mockingjay.encoders.gumbel import Chosen, GumbelQuantiser
+from mockingjay.encoders.gumbel import GumbelQuantiser
 from mockingjay.encoders.noise import gumbel
+from mockingjay.encoders.quantise import Chosen
 from mockingjay.objectives import build_objective
 from mockingjay.settings import settings
 
@@ -46,8 +47,8 @@ def test_quantised_by_the_identity_the_context_is_the_plain_one(after, monkeypat
         side, place = ("lower", int(number)) if int(number) < after else ("upper", int(number) - after)
         weights[f"{side}.cells.{place}.{rest}"] = value
     quantised.load_state_dict(weights, strict=False)
-    codes = torch.zeros(2, 9, 1, dtype=torch.long)
-    monkeypatch.setattr(GumbelQuantiser, "forward", lambda self, vectors, draw, ids: Chosen(vectors, codes))
+    rest = torch.zeros(2, 9, 1, dtype=torch.long), torch.ones(2, 9, 1, 1), torch.zeros(2, 9)
+    monkeypatch.setattr(GumbelQuantiser, "forward", lambda self, vectors, draw, ids: Chosen(vectors, *rest))
     frames = Frames(torch.randn(2, 9, 5), torch.tensor([9, 7]))
     for mine, theirs in zip(quantised(frames).layers, plain(frames).layers, strict=True):
         assert torch.equal(mine, theirs)
@@ -104,9 +105,11 @@ def test_codes_are_drawn_by_their_logits_and_not_at_all_in_evaluation():
 
 def test_perplexity_is_a_mean_over_groups():
     codes = torch.stack([torch.arange(8) % 4, torch.zeros(8, dtype=torch.long)], 1)[None]
-    chosen = Chosen(torch.zeros(1, 8, 2), codes)
-    assert chosen.perplexity(torch.ones(1, 8, dtype=torch.bool), 16).item() == pytest.approx(2.5)
-    assert np.isclose(chosen.perplexity(torch.arange(8)[None] < 2, 16).item(), 1.5)
+    drawn = torch.randint(16, (1, 8, 2))  # which noise has made of them
+    chosen = Chosen(torch.zeros(1, 8, 2), drawn, F.one_hot(codes, 16).float(), torch.zeros(1, 8))
+    assert torch.equal(chosen.likeliest, codes)
+    assert chosen.perplexity(torch.ones(1, 8, dtype=torch.bool)).item() == pytest.approx(2.5)
+    assert chosen.perplexity(torch.arange(8)[None] < 2).item() == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_the_loss_is_wav2vec_s_between_codes():
     assert set(loss.parts) == {"chance"}
     assert (loss.parts["chance"] / loss.weight).item() == pytest.approx(math.log(11) + 10 * math.log(1.1), rel=1e-5)
     parts = objective.train()(batch, 0.5, draw).parts
-    assert 1 <= parts["codes in use"] / loss.weight <= 8 and "accuracy 4" in parts
+    assert 1 <= parts["perplexity"] / loss.weight <= 8 and "accuracy 4" in parts
 
 
 def test_the_codes_are_what_is_kept(tmp_path):
@@ -116,7 +116,7 @@ def test_the_nearest_codes_are_a_choice():
     objective, batch = nano(*K_MEANS), batch_of()
     assert isinstance(objective.context.quantiser, Nearest)
     frames = objective.encoder.frontend(batch.waves)
-    assert objective._in_use(objective.context.quantise(frames), frames) > 3  # codes began at frames
+    assert objective.context.quantise(frames).perplexity(frames.valid) > 3  # codes began at frames
     loss = objective(batch, 0.5, Draw(0))
     loss.sum.backward()
     for name, parameter in objective.named_parameters():

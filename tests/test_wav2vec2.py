@@ -321,4 +321,4 @@ def test_short_utterances_are_scored_where_anything_is_masked():
         assert loss.sum.isfinite() and loss.weight >= 1 + 5
     single = objective(batch_of((400,)), 0.0, Draw(0))
     assert single.sum == 0 and single.weight == 0 and all(part == 0 for part in single.parts.values())
-    assert set(objective.train()(batch, 0.5, Draw(0)).parts) == {"accuracy 1", "codes in use"}
+    assert set(objective.train()(batch, 0.5, Draw(0)).parts) == {"accuracy 1", "perplexity"}

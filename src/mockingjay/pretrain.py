@@ -321,7 +321,7 @@ class _Session:
                     row["mfu"] = used
                 wrong = None
                 if row is not None and (tick.step % validate_every == 0 or tick.step == steps):
-                    validation, wrong = self._validate(tick.step, tick.parts.get("perplexity"))
+                    validation, wrong = self._validate(tick.step)
                     row |= validation
                 if row is not None and metrics is not None:
                     metrics.append(row)
@@ -353,11 +353,11 @@ class _Session:
         loader = Loader(plan, workers=0, refuse=lambda utterance, error: None)
         return [next(loader.steps(step))[0] for step in own or range(1)], float(len(own) > 0)
 
-    def _validate(self, step: int, perplexity: float | None = None) -> tuple[dict[str, Any], str | None]:
+    def _validate(self, step: int) -> tuple[dict[str, Any], str | None]:
         """Score the held-out part and look for collapse there; what is wrong, after the warm-up, is said in words."""
         draw, train = Draw(self.settings.batches.seed), self.settings.train
         scores = validate(self.learner, self.held, self.counted, draw, self.group)
-        figures = self.monitor.look(self.learner.encoder, perplexity)
+        figures = self.monitor.look(self.learner.encoder, self.learner.codes)
         wrong = self.monitor.judge(figures, step) if step > train.warmup * train.steps else None
         return {"validation": scores} | ({"collapse": figures} if figures else {}), wrong
 

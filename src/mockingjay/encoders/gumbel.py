@@ -6,46 +6,33 @@ neither a commitment nor moving averages are needed. Noise is drawn by the utter
 none and the likeliest code is taken.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from mockingjay.core.config import Config as Table
 from mockingjay.core.draw import Draw
 from mockingjay.encoders.noise import gumbel
-from mockingjay.encoders.quantise import perplexity
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """One code of every group in each vector's place."""
-
-    values: Float[Tensor, "batch time dim"]  # the codes' vectors, side by side
-    codes: Int[Tensor, "batch time groups"]
-
-    def perplexity(self, valid: Bool[Tensor, "batch time"], count: int) -> Float[Tensor, ""]:
-        """Count the codes in use, as a mean over the groups."""
-        groups = [perplexity(codes, valid, count) for codes in self.codes.unbind(2)]
-        return torch.stack(groups).mean()
+from mockingjay.encoders.quantise import Chosen
 
 
 def choose(
-    logits: Float[Tensor, "batch time groups codes"], temperature: float, draw: Draw | None, ids: tuple[str, ...]
-) -> tuple[Float[Tensor, "batch time groups codes"], Int[Tensor, "batch time groups"]]:
+    logits: Float[Tensor, "batch time groups codes"],
+    codebook: Float[Tensor, "books codes dim"],
+    temperature: float,
+    draw: Draw | None,
+    ids: tuple[str, ...],
+) -> Chosen:
     """Choose codes by their logits, the likeliest or by drawing.
 
     Args:
         logits: Of each group's codes.
+        codebook: The codes' vectors, of each group or one for all.
         temperature: Of the softmax that gradients see.
         draw: Addresses the noise; none: there is none.
         ids: Of the utterances.
-
-    Returns:
-        Weights that are one at the chosen code and zero elsewhere, with the gradient of the softmax; and the codes.
     """
     heard = logits
     if draw is not None:
@@ -53,7 +40,10 @@ def choose(
         heard = (logits + noise) / temperature
     soft, codes = heard.softmax(-1), heard.argmax(-1)
     # The difference is zero, and its gradient the softmax's.
-    return F.one_hot(codes, logits.shape[-1]).to(soft.dtype) + (soft - soft.detach()), codes
+    choice = F.one_hot(codes, logits.shape[-1]).to(soft.dtype) + (soft - soft.detach())
+    values = torch.einsum("btgc,gcd->btgd", choice, codebook.expand(logits.shape[2], -1, -1))
+    shares = soft if draw is None else logits.softmax(-1)
+    return Chosen(values.flatten(2), codes, shares, logits.new_zeros(codes.shape[:2]))
 
 
 class GumbelQuantiser(nn.Module):
@@ -89,6 +79,4 @@ class GumbelQuantiser(nn.Module):
         """Put a code in each vector's place: in training a drawn one, in evaluation the likeliest."""
         parts = vectors.unflatten(2, (self.config.groups, -1))
         logits = torch.einsum("btgp,gpc->btgc", parts, self.weight).float() + self.bias
-        weights, chosen = choose(logits, self.config.temperature, draw if self.training else None, ids)
-        values = torch.einsum("btgc,gcp->btgp", weights, self.codebook)
-        return Chosen(values.flatten(2), chosen)
+        return choose(logits, self.codebook, self.config.temperature, draw if self.training else None, ids)

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -23,19 +23,9 @@ from mockingjay.core.config import Config as Table
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError
 from mockingjay.encoders.gumbel import choose
-from mockingjay.encoders.quantise import Quantiser
+from mockingjay.encoders.quantise import Chosen, Quantiser
 
 _LEAST = 1e-7  # added to shares before their logarithm (code): the slope of the entropy has no bound at zero
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Codes in the vectors' place."""
-
-    values: Float[Tensor, "batch time dim"]  # the codes' vectors
-    codes: Int[Tensor, "batch time groups"]
-    shares: Float[Tensor, "batch time groups codes"]  # how probable each code was, without noise
-    cost: Float[Tensor, "batch time"]  # of each vector's codes, to be added to a loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +133,9 @@ class Gumbel(ProductQuantiser):
         with torch.autocast(vectors.device.type, enabled=False):
             logits = self.logits(vectors.to(self.codebook.dtype)).unflatten(2, (self.groups, self.codes))
             if occasion is None:
-                choice, codes = choose(logits, 1.0, None, ())
-            else:
-                temperature = self.config.temperature.at(occasion.progress)
-                choice, codes = choose(logits, temperature, occasion.draw, occasion.ids)
-            values = torch.einsum("btgc,gcd->btgd", choice, self.codebook.expand(self.groups, -1, -1))
-        return Chosen(values.flatten(2), codes, logits.softmax(-1), logits.new_zeros(codes.shape[:2]))
+                return choose(logits, self.codebook, 1.0, None, ())
+            temperature = self.config.temperature.at(occasion.progress)
+            return choose(logits, self.codebook, temperature, occasion.draw, occasion.ids)
 
 
 class Nearest(ProductQuantiser):

@@ -33,6 +33,29 @@ class Quantised:
     commitment: Float[Tensor, "batch time"]  # the same, whose gradient goes to the vectors alone
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One code of every group in each vector's place."""
+
+    values: Float[Tensor, "batch time dim"]  # the codes' vectors, side by side
+    codes: Int[Tensor, "batch time groups"]
+    shares: Float[Tensor, "batch time groups codes"]  # how probable each code was, without noise
+    cost: Float[Tensor, "batch time"]  # of each vector's codes, to be added to a loss
+
+    @property
+    def likeliest(self) -> Int[Tensor, "batch time groups"]:
+        """The codes as they are without noise."""
+        return self.shares.argmax(-1)
+
+    def perplexity(self, valid: Bool[Tensor, "batch time"]) -> Float[Tensor, ""]:
+        """Count the likeliest codes in use, on average over groups.
+
+        Not those drawn: noise alone draws many where the likeliest has become one for all.
+        """
+        count = self.shares.shape[-1]
+        return torch.stack([perplexity(codes, valid, count) for codes in self.likeliest.unbind(2)]).mean()
+
+
 class Quantiser(nn.Module):
     """A codebook.
 

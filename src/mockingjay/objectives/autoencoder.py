@@ -20,11 +20,14 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
+from jaxtyping import Int
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
 from mockingjay.core.types import SAMPLE_RATE, Batch, Frames, Loss, Utterance, Waves, valid_steps
+from mockingjay.encoders.bottlenecks import Discrete
 from mockingjay.encoders.contexts import Squeezed
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends import MFCC
@@ -118,6 +121,13 @@ class Autoencoder(Objective):
 
     def after_step(self, progress: float) -> None:
         self.context.bottleneck.follow()
+
+    def codes(self, batch: Batch) -> Int[Tensor, "steps groups"] | None:
+        bottleneck = self.context.bottleneck
+        if not isinstance(bottleneck, Discrete):
+            return None
+        latents = self._project(batch.waves)
+        return bottleneck.quantiser.nearest(latents.values)[latents.valid][:, None]
 
     def picture(self, batch: Batch, draw: Draw) -> None:
         """Nothing is hidden; see `reconstruct`."""

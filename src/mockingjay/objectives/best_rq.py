@@ -104,7 +104,7 @@ class BestRQ(Objective):
             return Loss(F.cross_entropy(logits, wanted, reduction="sum"), weight, self._trivial(wanted, weight))
         right = (logits.detach().argmax(-1) == wanted).sum().float()
         used = perplexity(codes, frames.valid, self.config.quantiser.codes)
-        parts = {"accuracy": right, "perplexity": used * weight}
+        parts = {"accuracy": right, "target perplexity": used * weight}  # of codes that cannot collapse
         return Loss(F.cross_entropy(logits, wanted, reduction="sum"), weight, parts)
 
     def picture(self, batch: Batch, draw: Draw) -> None:

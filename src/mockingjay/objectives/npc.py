@@ -15,7 +15,7 @@ so is what is kept: the sum as it is before quantisation. See also encoders/cont
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -25,7 +25,8 @@ from mockingjay.core.types import Batch, Frames, Loss
 from mockingjay.encoders.contexts.masked_convolution import MaskedConvolution
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.fbank import Fbank
-from mockingjay.encoders.gumbel import Chosen, GumbelQuantiser
+from mockingjay.encoders.gumbel import GumbelQuantiser
+from mockingjay.encoders.quantise import Chosen
 from mockingjay.moves.foresee import absolute_error
 from mockingjay.moves.guess import utterance_mean
 from mockingjay.objectives.objective import Objective, Picture
@@ -74,8 +75,12 @@ class NPC(Objective):
         if not self.training:
             parts = self._trivial(frames)
         elif chosen is not None:
-            parts = {"perplexity": chosen.perplexity(frames.valid, self.config.quantiser.codes) * weight}
+            parts = {"perplexity": chosen.perplexity(frames.valid) * weight}
         return Loss(absolute_error(said, frames.values, frames.valid), weight, parts)
+
+    def codes(self, batch: Batch) -> Int[Tensor, "steps groups"] | None:
+        frames, _, chosen = self._rebuild(batch, Draw(0))
+        return None if chosen is None else chosen.likeliest[frames.valid]
 
     @torch.no_grad()
     def picture(self, batch: Batch, draw: Draw) -> Picture:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mockingjay.core import config
@@ -48,6 +48,9 @@ class Objective(Learner, ABC):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """See the corpus before step 0, into buffers; `batches` may be iterated more than once."""
         self.encoder.frontend.fit(batch.waves for batch in batches)
+
+    def codes(self, batch: Batch) -> Int[Tensor, "steps groups"] | None:
+        """Choose the batch's codes as evaluation does, of valid steps alone; None where a method learns no codes."""
 
     @abstractmethod
     def picture(self, batch: Batch, draw: Draw) -> Picture | None:

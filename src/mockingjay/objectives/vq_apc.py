@@ -14,7 +14,7 @@ per utterance and not from a stream.
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ from mockingjay.encoders.contexts.quantised_recurrent import QuantisedRecurrent
 from mockingjay.encoders.contexts.recurrent import Recurrent
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.fbank import APC_80
-from mockingjay.encoders.gumbel import Chosen
+from mockingjay.encoders.quantise import Chosen
 from mockingjay.moves.foresee import arrive, foresee
 from mockingjay.objectives.objective import Objective, Picture
 
@@ -60,10 +60,11 @@ class VQAPC(Objective):
         told = foresee(said, frames, self.config.ahead, trivial=not self.training)
         if not self.training or chosen is None:
             return told
-        context = self.encoder.config.context
-        assert isinstance(context, QuantisedRecurrent.Config), "there are codes"
-        used = chosen.perplexity(frames.valid, context.quantiser.codes)
-        return Loss(told.sum, told.weight, {"perplexity": used * told.weight})
+        return Loss(told.sum, told.weight, {"perplexity": chosen.perplexity(frames.valid) * told.weight})
+
+    def codes(self, batch: Batch) -> Int[Tensor, "steps groups"] | None:
+        frames, _, chosen = self._say(batch, Draw(0))
+        return None if chosen is None else chosen.likeliest[frames.valid]
 
     @torch.no_grad()
     def picture(self, batch: Batch, draw: Draw) -> Picture:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -28,8 +28,8 @@ from mockingjay.core.types import Batch, Frames, Loss
 from mockingjay.encoders.contexts.quantised_convolution import QuantisedConvolution
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.waveform import Waveform
-from mockingjay.encoders.product import Chosen, Occasion
-from mockingjay.encoders.quantise import perplexity
+from mockingjay.encoders.product import Occasion
+from mockingjay.encoders.quantise import Chosen
 from mockingjay.moves.contrast import Negatives, binary_nce, compare, draw_negatives
 from mockingjay.moves.predict import LinearPredictors
 from mockingjay.objectives.objective import Objective
@@ -104,13 +104,17 @@ class VQWav2Vec(Objective):
         loss = binary_nce(compare(told, quantised, negatives, self.first), trivial=not self.training)
         cost = (chosen.cost * frames.valid).sum()
         if self.training:
-            parts = {**loss.parts, "codes in use": self._in_use(chosen, frames) * loss.weight}
+            parts = {**loss.parts, "perplexity": chosen.perplexity(frames.valid) * loss.weight}
         else:  # whoever guesses pays for the codes too
             parts = {name: part + cost for name, part in loss.parts.items()}
         return Loss(loss.sum + cost, loss.weight, parts)
 
     def after_step(self, progress: float) -> None:
         self.context.quantiser.follow()
+
+    def codes(self, batch: Batch) -> Int[Tensor, "steps groups"]:
+        frames = self.encoder.frontend(batch.waves)
+        return self.context.codes(frames)[frames.valid]
 
     def picture(self, batch: Batch, draw: Draw) -> None:
         return None
@@ -122,8 +126,3 @@ class VQWav2Vec(Objective):
         chosen = self.context.quantise(frames, occasion)
         self.context.quantiser.note(frames.values, chosen, frames.valid, occasion)
         return chosen
-
-    def _in_use(self, chosen: Chosen, frames: Frames) -> Float[Tensor, ""]:
-        """Count the codes chosen in the batch, on average over groups."""
-        count = self.context.quantiser.codes
-        return torch.stack([perplexity(codes, frames.valid, count) for codes in chosen.codes.unbind(-1)]).mean()

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -29,7 +29,8 @@ from mockingjay.encoders.contexts.convolutional_transformer import Convolutional
 from mockingjay.encoders.dropout import dropout
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.waveform import WAV2VEC2_512
-from mockingjay.encoders.product import Chosen, Gumbel, Occasion, in_use
+from mockingjay.encoders.product import Gumbel, Occasion, in_use
+from mockingjay.encoders.quantise import Chosen
 from mockingjay.moves.contrast import Drawn, Negatives, compare, draw_negatives, info_nce
 from mockingjay.moves.guess import copy_last
 from mockingjay.moves.mask import Masked, Masks, choose_masked
@@ -83,9 +84,15 @@ class Wav2Vec2(Objective):
         self.target = nn.Linear(config.width, config.width)
         self.head = nn.Linear(self.encoder.dim, config.width)
 
-    def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
+    @property
+    def context(self) -> ConvolutionalTransformer:
+        """The encoder's upper storey."""
         context = self.encoder.context
         assert isinstance(context, ConvolutionalTransformer), "the config checks this"
+        return context
+
+    def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
+        context = self.context
         ids = tuple(utterance.id for utterance in batch.utterances)
         frames = scale_gradient(self.encoder.frontend(batch.waves), self.config.gradient)
         normed = context.inputs_norm(frames.values)
@@ -101,11 +108,15 @@ class Wav2Vec2(Objective):
         extra = self.config.diversity * (1 - used / self.quantiser.codes) * loss.weight
         extra = extra + self.config.penalty * loudness(frames, masked.counts.float())
         if self.training:
-            parts = {**loss.parts, "codes in use": used.detach() * loss.weight}
+            parts = {**loss.parts, "perplexity": chosen.perplexity(targets.valid) * loss.weight}
         else:  # everybody pays for the same codes and frames
             copied = self._copy(Frames(normed, frames.lengths), masked, targets, drawn)
             parts = {name: part + extra for name, part in {**loss.parts, "copy last": copied}.items()}
         return Loss(loss.sum + extra, loss.weight, parts)
+
+    def codes(self, batch: Batch) -> Int[Tensor, "steps groups"]:
+        frames = self.encoder.frontend(batch.waves)
+        return self.quantiser(self.context.inputs_norm(frames.values)).codes[frames.valid]
 
     def picture(self, batch: Batch, draw: Draw) -> None:
         return None

@@ -4,32 +4,39 @@ An objective that makes up its own targets can be satisfied by saying the same o
 a learning rate; the loss may look well all the while. Three figures tell. Each is taken across utterances at the same
 step, for what depends on the step's position alone says nothing about speech either: how far frames deviate from their
 mean, along how many directions (the effective rank of Roy and Vetterli 2007: the exponential of the entropy of the
-singular values), and the mean cosine between them. Where an objective reports how many codes it uses, that is a fourth.
+singular values), and the mean cosine between them. What is little for one network is much for another, so each is
+compared with itself at step 0.
 
-What is little for one network is much for another, so each is compared with itself at step 0.
+Where an objective learns codes, a fourth figure counts those in use, for they may be targets beside the encoder's way,
+and a frame may still differ from others before it is quantised. Counted are the codes chosen without noise: noise alone
+draws many where the likeliest has become one for all.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mockingjay.core.errors import TrainingError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Batch, Waves
+from mockingjay.encoders.quantise import perplexity
 from mockingjay.train.distributed import Group
 
 UTTERANCES = 16  # looked at
 STEPS = 16  # of each of them
 SPREAD = 0.05  # below it and a tenth of its own beginning, frames are all the same
 RANK = 2.0  # below it and a quarter of its own beginning, frames lie along a line
-CODES = 1.1  # below it, one code stands for all
+CODES = 1.05  # below it, one code stands for 99 % of the frames, and that in all groups, whose mean it is
 TWICE = 2  # validations in a row after which a run is dead
+_OF_FRAMES = ("deviation", "spread", "effective rank", "cosine")
+_SAID = {"effective rank": "effective rank", "spread": "spread", "cosine": "cosine", "perplexity": "codes in use"}
 
 Figures = dict[str, float]
+Codes = Callable[[Batch], Int[Tensor, "steps groups"] | None]  # of a batch's valid steps, without noise
 
 
 @torch.no_grad()
@@ -58,14 +65,21 @@ def measure(frames: Float[Tensor, "utterances steps dim"]) -> Figures:
     }
 
 
+def in_use(codes: Int[Tensor, "steps groups"]) -> float:
+    """Count the codes in use, on average over groups: the exponential of the entropy of their frequencies."""
+    every = torch.ones_like(codes[None, :, 0], dtype=torch.bool)
+    counts = [perplexity(group[None], every, int(codes.max()) + 1) for group in codes.unbind(1)]
+    return torch.stack(counts).mean().item()
+
+
 def fault(figures: Figures, first: Figures) -> str | None:
     """Say what is wrong with a representation in comparison with its own beginning; None where it is well."""
+    if figures.get("perplexity", math.inf) < CODES:  # first, for frames made of codes are then alike too
+        return "all frames have the same code"
     if figures["spread"] < min(SPREAD, first["spread"] / 10):
         return "all frames have nearly the same representation"
     if figures["effective rank"] < min(RANK, first["effective rank"] / 4):
         return "all frames lie along one line"
-    if figures.get("perplexity", math.inf) < CODES:
-        return "all frames have the same code"
     return None
 
 
@@ -82,21 +96,22 @@ class Monitor:
         self.first: Figures | None = None
         self.bad = 0  # validations in a row
 
-    def look(self, encoder: Representation, perplexity: float | None = None) -> Figures:
-        """Measure the top layer; there is nothing to measure where there are no two utterances.
+    def look(self, encoder: Representation, codes: Codes | None = None) -> Figures:
+        """Measure the top layer, and the codes in use; there is nothing to measure where there are no two utterances.
 
         Args:
             encoder: On the group's device.
-            perplexity: How many codes are in use, where an objective has reported it.
+            codes: Chooses a batch's codes; None, here or said by it: there are none.
         """
-        nothing = dict.fromkeys(("deviation", "spread", "effective rank", "cosine"), math.nan)
-        found = self._measured(encoder) if self.group.writes else None
-        figures = {name: self.group.agree(value) for name, value in (found or nothing).items()}
-        if not all(map(math.isfinite, figures.values())):
+        found = self._measured(encoder, codes) if self.group.writes else {}
+        figures = {name: self.group.agree(found.get(name, math.nan)) for name in (*_OF_FRAMES, "perplexity")}
+        if not all(math.isfinite(figures[name]) for name in _OF_FRAMES):
             return {}
+        if math.isnan(figures["perplexity"]):
+            del figures["perplexity"]
         if self.first is None:
             self.first = figures
-        return figures | ({} if perplexity is None else {"perplexity": perplexity})
+        return figures
 
     def judge(self, figures: Figures, step: int) -> str | None:
         """Say in words what is wrong after a look, and count it; None where nothing is."""
@@ -105,11 +120,10 @@ class Monitor:
         if what is None or self.first is None:
             return None
         numbers = [
-            f"{name} {figures[name]:.3g}, at step 0 {self.first[name]:.3g}"
-            for name in ("effective rank", "spread", "cosine")
+            f"{word} {figures[name]:.3g}, at step 0 {self.first[name]:.3g}"
+            for name, word in _SAID.items()
+            if name in figures and name in self.first
         ]
-        if "perplexity" in figures:
-            numbers.append(f"{figures['perplexity']:.3g} codes in use")
         return f"step {step}: {what} on held-out speech ({', '.join(numbers)})"
 
     def refuse(self, sentence: str | None) -> None:
@@ -134,16 +148,19 @@ class Monitor:
         if notes:
             self.first, self.bad = notes["first"], notes["bad"]
 
-    def _measured(self, encoder: Representation) -> Figures | None:
+    @torch.no_grad()
+    def _measured(self, encoder: Representation, codes: Codes | None) -> Figures:
         encoder.eval()
-        with torch.no_grad():
-            found = [encoder(batch.waves.to(self.group.device)).split() for batch in self.batches]
+        found = [encoder(batch.waves.to(self.group.device)).split() for batch in self.batches]
         utterances = [frames for batch in found for frames in batch if len(frames)]
         if len(utterances) < 2:
-            return None
+            return {}
         shortest = min(map(len, utterances))
         places = torch.linspace(0, shortest - 1, min(shortest, STEPS), device=self.group.device).round().long()
-        return measure(torch.stack([frames[places] for frames in utterances]))
+        figures = measure(torch.stack([frames[places] for frames in utterances]))
+        chosen = [] if codes is None else [codes(batch.to(self.group.device)) for batch in self.batches]
+        known = [each for each in chosen if each is not None and len(each)]
+        return figures | ({"perplexity": in_use(torch.cat(known))} if known else {})
 
 
 def _few(batches: Sequence[Batch]) -> list[Batch]:

@@ -22,13 +22,13 @@ from mockingjay.encoders.contexts.causal_convolution import (
 from mockingjay.encoders.contexts.context import Context
 from mockingjay.encoders.norms import PER_STEP
 from mockingjay.encoders.product import (
-    Chosen,
     Gumbel,
     Occasion,
     ProductQuantiserConfig,
     Temperature,
     build_product_quantiser,
 )
+from mockingjay.encoders.quantise import Chosen
 
 
 class QuantisedConvolution(Context):

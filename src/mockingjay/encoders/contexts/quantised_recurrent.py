@@ -16,7 +16,8 @@ from mockingjay.core.types import Frames, Hidden
 from mockingjay.encoders.contexts.context import Context
 from mockingjay.encoders.contexts.recurrent import Recurrent, Stack
 from mockingjay.encoders.dropout import dropout
-from mockingjay.encoders.gumbel import Chosen, GumbelQuantiser
+from mockingjay.encoders.gumbel import GumbelQuantiser
+from mockingjay.encoders.quantise import Chosen
 
 
 class QuantisedRecurrent(Context):
