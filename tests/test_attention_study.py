@@ -9,10 +9,12 @@ from browser import chromium, visit
 from command import refuses, works
 from toy_representation import speak
 
+from mockingjay.core.draw import address
 from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Frames, Grid, Utterance, Waves
 from mockingjay.data.corpora import open_corpus
 from mockingjay.data.manifest import Corpus, write_manifest
+from mockingjay.data.quarantine import Quarantine
 from mockingjay.downstream import fit
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.probe import Probe
@@ -23,7 +25,7 @@ from mockingjay.encoders.contexts.shared import SharedTransformer
 from mockingjay.encoders.contexts.transformer import Transformer
 from mockingjay.open import open_representation
 from mockingjay.settings import settings
-from mockingjay.studies.attention import heads, layers, passes, plan, pruning, relations, segments, summaries
+from mockingjay.studies.attention import heads, layers, material, passes, plan, pruning, relations, segments, summaries
 from mockingjay.studies.attention import study as library
 
 pytestmark = pytest.mark.drill  # whole commands
@@ -187,19 +189,35 @@ def test_the_span_after_the_softmax_only_takes_weight_away():
 
 
 @pytest.mark.parametrize("kind", [Transformer, SharedTransformer])
-def test_strengths_are_what_removing_a_head_takes(kind):
-    context = kind(kind.Config(layers=2, dim=8, feedforward=16, heads=2, dropout=0.0, attention_dropout=0.0), 5).eval()
+def test_removing_a_head_of_one_layer_takes_its_strength_from_that_layer_alone(kind):
+    context = kind(kind.Config(layers=3, dim=8, feedforward=16, heads=2, dropout=0.0, attention_dropout=0.0), 5).eval()
+    with torch.no_grad():
+        for parameter in context.parameters():  # as initialised, heads add next to nothing
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)), alpha=0.5)
     frames = Frames(torch.randn(1, 6, 5), torch.tensor([6]))
-    with passes.strengths(context) as found:
-        hidden = context(frames)
-    block = context.blocks[1] if kind is Transformer else context.block
-    read = hidden.layers[1]
-    with prune(block.attention, {0: [1]}):
-        without = block.attention(read, None) if kind is Transformer else None
-    if without is not None:
-        taken = (block.attention(read, None) - without).norm(dim=-1).mean()
-        torch.testing.assert_close(found[1][1], taken.detach())
-    assert len(found) == 2 and found[0].shape == (2,)
+    with torch.no_grad(), passes.strengths(context) as found:
+        whole = context(frames).layers
+    with torch.no_grad(), prune(context, {1: [1]}):
+        without = context(frames).layers
+    first, second, third = context.blocks if kind is Transformer else [context.block] * 3
+    torch.testing.assert_close(without[1], first(whole[0], None))
+    kept, taken = by_hand(second.attention, whole[1], head=0), by_hand(second.attention, whole[1], head=1)
+    torch.testing.assert_close(kept + taken + second.attention.out.bias, second.attention(whole[1], None))
+    inputs = second.attention_norm(whole[1] + kept + second.attention.out.bias)
+    narrow = second.narrow(torch.nn.functional.gelu(second.widen(inputs)))
+    torch.testing.assert_close(without[2], second.feedforward_norm(inputs + narrow))
+    torch.testing.assert_close(without[3], third(without[2], None))
+    assert (without[2] - whole[2]).abs().max() > 0.1
+    torch.testing.assert_close(found[1], torch.stack([each.norm(dim=-1).mean() for each in (kept, taken)]))
+    assert len(found) == 3 and not torch.allclose(found[1], found[2])
+
+
+def by_hand(attention, inputs, head):
+    """What one of two heads adds to [1, time, 8], without the bias."""
+    with torch.no_grad():
+        query, key, value = attention.query_key_value(inputs)[0].view(-1, 3, 2, 4)[:, :, head].unbind(1)
+        mixed = (query @ key.T / 2).softmax(-1) @ value
+        return (mixed @ attention.out.weight[:, 4 * head : 4 * head + 4].T)[None]
 
 
 def test_areas_are_paired_and_signed():
@@ -229,6 +247,31 @@ def test_the_published_widths():
     for width, each in chosen.items():
         assert each.objective.hide.width == width and each.objective.encoder.context.layers == 12
         assert each.objective.model_copy(update={"hide": large.objective.hide}) == large.objective
+
+
+def spoken(counts):
+    names = [name for name, count in counts.items() for _ in range(count)]
+    return [
+        Utterance(str(number), f"/{number}", 1.0, **{"speaker": name} if name else {})
+        for number, name in enumerate(names)
+    ]
+
+
+def test_what_is_measured_is_not_tested():
+    many = {f"speaker {number}": 20 for number in range(30)}
+    for counts, sizes in (
+        ({"a": 6, "b": 6, "c": 6, "d": 6}, (12, 12)),
+        ({None: 24}, (12, 12)),
+        ({"a": 22, "b": 2}, (12, 12)),  # one says nearly everything
+        ({"a": 4}, (2, 2)),
+        (many, (plan.LOOKED, 600 - plan.LOOKED)),
+    ):
+        unheard = spoken(counts)
+        measured, tested = material.apart(unheard, seed=0)
+        assert {each.id for each in measured} | {each.id for each in tested} == {each.id for each in unheard}
+        assert (len(measured), len(tested)) == sizes
+        if min(counts.values()) > 4 and len(counts) > 1:
+            assert not {each.speaker for each in measured} & {each.speaker for each in tested}
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +341,49 @@ def test_everything_is_measured(whole, trained):
     assert {path.suffix for path in (out / "report").iterdir()} == {".html", ".png"}
 
 
+def test_what_is_scored_was_chosen_on_other_utterances(whole, trained):
+    out, data, _ = whole
+    (folder,) = (path for path in out.iterdir() if (path / "asked").is_dir())
+    seen = json.loads((folder / "seen.json").read_text())
+    measured, tested = set(seen["ids"]), set(seen["tested"])
+    asked = json.loads((folder / "asked" / "whole.json").read_text())
+    assert measured and tested and not measured & tested
+    assert set(asked) == {"phone", "label:speaker", pruning.HELD_OUT}
+    assert all(each["ids"] and not measured & set(each["ids"]) for each in asked.values())
+    assert set(asked[pruning.HELD_OUT]["ids"]) <= tested
+    assert [each["head"] for each in seen["picked"]] == [each["head"] for each in seen["relations"]["heads"]]
+
+    # Measured anew: strengths, candidates and orders come from these utterances and no others.
+    representation = open_representation(str(trained))
+    known = {each.id: each for each in open_corpus(data).utterances}
+    utterances = [known[id] for id in seen["ids"]]
+    looked = list(passes.looks(representation, utterances))
+    maps = [look.maps.flatten(0, 1) for look in looked]
+    values = torch.stack([heads.measure(each) for each in maps]).mean(0)
+    torch.testing.assert_close(values, torch.tensor(seen["measures"]), atol=1e-5, rtol=1e-5)
+    strengths = torch.stack([look.strengths.flatten() for look in looked]).mean(0)
+    torch.testing.assert_close(strengths, torch.tensor(seen["strengths"]))
+    values, strengths = torch.tensor(seen["measures"]), torch.tensor(seen["strengths"])  # for heads that are alike
+    assert seen["picked"][0]["head"] == int(values[0].argmax())
+    scored = json.loads((folder / "segments.json").read_text())
+    sources = [each["source"] for each in scored["sources"]]
+    diagonal = values[2].argsort(descending=True)[:2].tolist()  # as many candidates as `quick` allows
+    assert next(int(source.split()[1]) for source in sources if source.startswith("head")) in diagonal
+    others = [known[id] for id in seen["tested"]]
+    found = [segments.reference(look.utterance) for look in passes.looks(representation, others)]
+    assert scored["boundaries"] == sum(map(len, found)) and scored["utterances"] == len(others)
+    question = material.gather(open_corpus(data), (), 1, 0, []).phone
+    task = question.task.learn(question.parts.train)
+    again = summaries.retest(representation, others, task, seen["picked"], Quarantine())["relations"]
+    assert [each["map"] for each in again["heads"]] == [each["map"] for each in seen["relations"]["heads"]]
+    middle = pruning.levels(len(strengths), 3)[1]
+    orders = heads.orders(values, strengths, 1, 0)
+    assert {*orders} == {*heads.MEASURES, "weakest output", "random 1"}
+    expected = {f"without-{address(sorted(order[:middle])):016x}" for order in orders.values()}
+    everything = f"without-{address(list(range(len(strengths)))):016x}"
+    assert {path.stem for path in (folder / "asked").glob("without-*")} == expected | {everything}
+
+
 def test_the_same_study_again_goes_on(whole, trained):
     out, data, _ = whole
     (folder,) = (path for path in out.iterdir() if (path / "asked").is_dir())
@@ -313,6 +399,8 @@ def test_the_same_study_again_goes_on(whole, trained):
 def test_the_page(whole):
     page = whole[0] / "report" / "index.html"
     text = page.read_text()
+    assert "Heads and their phones were chosen on other" in text
+    assert "Orders come from other utterances" in text
     assert "R-value of" in text and "that it was not trained on" in text and "not finished" not in text.lower()
     assert not re.search(r"(src|href)=.?(https?:|//)", text)
     with chromium() as chrome:

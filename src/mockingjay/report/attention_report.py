@@ -153,18 +153,18 @@ def _relations(findings: Findings) -> Section:
         (
             Cell(f"{name}, {heading}" if len(findings) > 1 else heading),
             Cell(record["reason"]),
-            Cell(", ".join(record["named"]["focus"]) or "–"),
-            Cell(", ".join(record["named"]["neglect"]) or "–"),
+            *(Cell(_looked_at(record, kind, parts["seen"]["relations"]["phones"])) for kind in ("focus", "neglect")),
         )
         for name, parts in related.items()
         for record, heading in zip(parts["seen"]["relations"]["heads"], _titles(parts["seen"]))
     )
     heads = tuple(map(Cell, ("head", "chosen because it is or", "focus on", "neglect of")))
-    table = Table("Phones that are looked at most above and below chance.", heads, lines)
+    table = Table("Phones that are looked at above and below chance: 0 as much, 1 twice as much.", heads, lines)
     pictures = _figures(
         related, "seen", lambda parts: drawn.relations(parts["seen"]["relations"], _titles(parts["seen"]))
     )
-    return Section(title, "", (table, *pictures))
+    text = "Heads and their phones were chosen on other utterances than those on which they are measured here."
+    return Section(title, text, (table, *pictures))
 
 
 def _segments(findings: Findings) -> Section:
@@ -192,7 +192,7 @@ def _segments(findings: Findings) -> Section:
     )
     text = (
         "Boundaries lie where neighbouring steps stop being alike. Which head and which layer, the scale and the "
-        "threshold were chosen on other utterances; even boundaries come at the best rate there."
+        "threshold were chosen on other utterances than these; even boundaries come at the best rate there."
     )
     return Section(title, text, (Table(caption, tuple(map(Cell, heads)), lines),))
 
@@ -218,7 +218,7 @@ def _removed(findings: Findings) -> Section:
     table = Table(caption, (Cell("order"), *(Cell(_called(measure)) for measure in measures)), lines)
     text = (
         "Probes on the last layer are trained anew for every set of heads that is left; the network itself stays as it "
-        "was trained."
+        "was trained. Orders come from other utterances than those on which probes and loss are scored."
     )
     return Section(title, text, (table, *_figures(findings, "pruning", lambda parts: drawn.removed(parts["pruning"]))))
 
@@ -263,6 +263,12 @@ def _titles(seen: Mapping[str, Any]) -> list[str]:
     each = seen["heads"]
     heads = [record["head"] for record in seen["relations"]["heads"]]
     return [f"layer {head // each + 1} head {head % each + 1}" for head in heads]
+
+
+def _looked_at(record: Mapping[str, Any], kind: str, phones: Sequence[str]) -> str:
+    values = dict(zip(phones, record["concentration"]))
+    named = (phone if values[phone] is None else f"{phone} {values[phone]:+.1f}" for phone in record["named"][kind])
+    return ", ".join(named) or "–"
 
 
 def _source(source: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 FEWEST = 4  # unheard utterances without which nothing is measured
+LOOKED = 120  # utterances that are measured, and as many that are tested
 CANDIDATES = 8  # diagonal heads among which segmentation chooses
 TRIED = 32  # utterances of the probe that is timed
 ENOUGH, MOST = 48, 480  # utterances of each probe: fewer only where the time forces it, and never more
@@ -24,7 +25,7 @@ WEALTH: Sequence[tuple[int, int, tuple[int, ...], int]] = (
 class Plan:
     """How much is asked of one representation."""
 
-    looked: int  # utterances whose attention is measured
+    looked: int  # utterances whose attention is measured, and as many on which what was chosen is tested
     tuned: int  # utterances on which segmentation is set
     asked: int  # utterances of each probe, half of them to learn from
     steps: int  # points of a pruning curve
@@ -49,7 +50,7 @@ def allot(budget: float, *, hearing: float, utterance: float, fitting: float, ta
         tasks: How many probes there are.
         depth: Hidden layers.
     """
-    looked = _between(FEWEST, 0.1 * budget / (4 * hearing), 120)
+    looked = _between(FEWEST, 0.1 * budget / (5 * hearing), LOOKED)
     sources = CANDIDATES + depth + 1
     tuned = _between(2, 0.05 * budget / (SOURCE * sources * (utterance / 3) ** 2), 20)
     for steps, randoms, spans, seeds in WEALTH:

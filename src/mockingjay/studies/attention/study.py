@@ -1,14 +1,15 @@
 """What the self-attention of a trained network does, which heads it needs, and how alike its layers are.
 
-Measures and scores are taken on utterances that the network was not trained on; heads, layers and settings are chosen
-on others. How much is asked follows once from the time there is, is written down, and is then the same on every start;
-what is known is kept part by part, so that the same call goes on where it was.
+Measures and scores are taken on utterances that the network was not trained on. Heads, layers, settings and orders of
+removing are chosen on others than those on which they are scored (`material.py`). How much is asked follows once from
+the time there is, is written down, and is then the same on every start; what is known is kept part by part, so that the
+same call goes on where it was.
 """
 
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,22 +21,22 @@ from jaxtyping import Float
 
 from mockingjay import audio
 from mockingjay.core.draw import address
-from mockingjay.core.errors import ConfigError, DataError
+from mockingjay.core.errors import ConfigError
 from mockingjay.core.files import write_atomically
 from mockingjay.core.representation import Representation
-from mockingjay.core.types import SAMPLE_RATE, Utterance, Waves
+from mockingjay.core.types import SAMPLE_RATE, Waves
 from mockingjay.data.manifest import Corpus
 from mockingjay.data.quarantine import Quarantine
 from mockingjay.data.scan import check_reads
-from mockingjay.downstream.questions import Question, questions
 from mockingjay.encoders.attention import limit, prune
 from mockingjay.studies import noise
 from mockingjay.studies.attention import heads, layers
+from mockingjay.studies.attention.material import Material, gather
 from mockingjay.studies.attention.passes import heads_of, looks, reach
 from mockingjay.studies.attention.plan import CANDIDATES, FEWEST, TRIED, Plan, allot
 from mockingjay.studies.attention.pruning import WHOLE, Bench, Pretext, area, common, curve, levels
 from mockingjay.studies.attention.segments import segment
-from mockingjay.studies.attention.summaries import see
+from mockingjay.studies.attention.summaries import retest, see
 from mockingjay.studies.cards import check_card, write_card
 from mockingjay.train.ledger import locked
 
@@ -81,16 +82,6 @@ class Study:
     finished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Material:
-    """What is asked of all, on which speech."""
-
-    data: str
-    unheard: tuple[Utterance, ...]  # in an order of their own
-    phone: Question | None
-    speaker: Question | None
-
-
 def attention(
     subjects: Sequence[Subject],
     corpus: Corpus,
@@ -123,7 +114,10 @@ def attention(
         heads_of(subject.representation, subject.name)
         check_reads((each.path for each in corpus.utterances), subject.representation.reads)
     absent: list[str] = []
-    material = _material(subjects, corpus, seed, absent)
+    heard = frozenset().union(*(subject.heard for subject in subjects))
+    material = gather(corpus, heard, max(each.representation.receptive for each in subjects), seed, absent)
+    if all(subject.pretext is None for subject in subjects):
+        absent.append("No pre-training task is at hand: its loss under pruning is left out.")
     for sentence in absent:
         say(sentence)
     study = Study(material.data, names, seed, absent=absent)
@@ -140,47 +134,11 @@ def attention(
                 yield study
 
 
-def _material(subjects: Sequence[Subject], corpus: Corpus, seed: int, absent: list[str]) -> _Material:
-    """Find out what the labels allow, on speech that no subject was trained on; what is left out is said."""
-    heard = frozenset().union(*(subject.heard for subject in subjects))
-    needed = max(subject.representation.receptive for subject in subjects)
-    whole = tuple(each for each in corpus.utterances if round(each.seconds * SAMPLE_RATE) >= needed)
-    known = questions(Corpus(corpus.name, whole), seed, absent.append)
-    phone = _asked(known, "phone", None, heard)
-    speaker = _asked(known, "label:speaker", phone and phone.data, heard)
-    if phone is None:
-        absent.append(
-            "No phone labels on speech it was not trained on: phone relations, segmentation and the phone probe are "
-            "left out."
-        )
-    if speaker is None:
-        absent.append("No speakers to be told apart on speech it was not trained on: the speaker probe is left out.")
-    if all(subject.pretext is None for subject in subjects):
-        absent.append("No pre-training task is at hand: its loss under pruning is left out.")
-    pool = phone.parts.test if phone is not None else whole
-    unheard = sorted((each for each in pool if each.id not in heard), key=lambda each: address("looked", each.id))
-    if len(unheard) < FEWEST:
-        raise DataError(
-            f"{corpus.name}: {len(unheard)} of {len(pool)} utterances are long enough and were not trained on, "
-            f"expected at least {FEWEST}; give other speech with --data"
-        )
-    return _Material(phone.data if phone is not None else corpus.name, tuple(unheard), phone, speaker)
-
-
-def _asked(known: Sequence[Question], task: str, data: str | None, heard: frozenset[str]) -> Question | None:
-    """Choose the question with most unheard speech to test it on, of the same speech as others where that has it."""
-    found = []
-    for question in known:
-        test = tuple(each for each in question.parts.test if each.id not in heard)
-        if question.task.name == task and len(test) >= FEWEST:
-            found.append(replace(question, parts=replace(question.parts, test=test)))
-    return max(found, key=lambda each: (each.data == data, len(each.parts.test)), default=None)
-
-
-def _ours(names: Sequence[str], material: _Material, budget: float, seed: int) -> dict[str, Any]:
+def _ours(names: Sequence[str], material: Material, budget: float, seed: int) -> dict[str, Any]:
     """Say what a study is a function of."""
-    unheard = address(json.dumps([each.id for each in material.unheard]))
-    return {"representations": list(names), "budget": budget, "seed": seed, "measured on": f"{unheard:016x}"}
+    parts = {"measured on": material.measured, "tested on": material.tested}
+    ids = {name: f"{address(json.dumps([each.id for each in part])):016x}" for name, part in parts.items()}
+    return {"representations": list(names), "budget": budget, "seed": seed, **ids}
 
 
 class _Sitting:
@@ -189,7 +147,7 @@ class _Sitting:
     def __init__(
         self,
         subject: Subject,
-        material: _Material,
+        material: Material,
         folder: Path,
         budget: float,
         seed: int,
@@ -242,8 +200,10 @@ class _Sitting:
     def _see(self) -> dict[str, Any]:
         phone = self.material.phone
         task = phone.task.learn(phone.parts.train) if phone is not None else None
-        looked = self.material.unheard[: self.plan.looked]
-        found, shown = see(self.representation, looked, task, self.seed, self.quarantine)
+        measured, tested = (part[: self.plan.looked] for part in (self.material.measured, self.material.tested))
+        found, shown = see(self.representation, measured, task, self.seed, self.quarantine)
+        found |= retest(self.representation, tested, task, found.get("picked", ()), self.quarantine)
+        self.quarantine.check(len(measured) + len(tested))
         named = {f"{number:02d} {id}": np.ascontiguousarray(maps) for number, (id, maps) in enumerate(shown.items())}
         write_atomically(self.folder / "maps.safetensors", safetensors.numpy.save(named))
         return {**found, "layers": self.depth, "heads": self.each, "hop": self.representation.hop / SAMPLE_RATE}
@@ -253,7 +213,7 @@ class _Sitting:
         values = torch.tensor(self.found["seen"]["measures"])
         candidates = values[2].argsort(descending=True)[:CANDIDATES].tolist()
         dev = self.material.phone.parts.dev[: self.plan.tuned]
-        test = self.material.unheard[: self.plan.looked]
+        test = self.material.tested[: self.plan.looked]
         return segment(self.representation, dev, test, candidates, self.quarantine)
 
     def _noise(self) -> dict[str, Any]:
@@ -277,7 +237,7 @@ class _Sitting:
 
     def _waves(self, count: int) -> Iterator[tuple[str, Any]]:
         longest, left = reach(self.representation), set(self.found["seen"]["ids"][:count])
-        for each in self.material.unheard:
+        for each in self.material.measured:
             if each.id in left:
                 yield each.id, audio.read(each.path, each.start, min(each.seconds, longest))
 
@@ -341,14 +301,14 @@ class _Sitting:
         """Make ready what the representation is asked under every restraint."""
         given = [each for each in (self.material.phone, self.material.speaker) if each is not None]
         chosen = {each.task.name: each.at_most(asked) for each in given if each.task.name not in refused}
-        looked = set(self.found.get("seen", {}).get("ids", ()))
-        held = [each for each in self.material.unheard if each.id in looked]
+        looked = set(self.found.get("seen", {}).get("tested", ()))
+        held = [each for each in self.material.tested if each.id in looked]
         place, pretext = self.folder / "asked", self.subject.pretext
         return Bench(self.representation, chosen, pretext, held, seeds, self.seed, place, self.subject.name)
 
     def _planned(self) -> Plan:
         """Find out what the machine can do, and cut the study to the time there is."""
-        trial, longest = self.material.unheard[:FEWEST], reach(self.representation)
+        trial, longest = self.material.measured[:FEWEST], reach(self.representation)
         audible = sum(min(each.seconds, longest) for each in trial) / len(trial)
         began = time.monotonic()
         for _ in looks(self.representation, trial, self.quarantine):

@@ -1,10 +1,11 @@
 """What one pass over unheard utterances shows: kinds of heads, phone relations, and how alike layers are.
 
-Everything is kept for each utterance until the end, so that every number gets its interval over utterances.
+What gets an interval over utterances is kept for each of them until the end. What is picked by what was seen is looked
+at anew on other utterances.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,14 +32,14 @@ POPULAR = 3  # phones that are named as focus and as neglect
 
 @dataclass(slots=True)
 class _Tally:
-    """What has been gathered, a list item an utterance."""
+    """What has been gathered, a list item an utterance, and sums."""
 
     values: list[Tensor] = field(default_factory=list)  # [3, heads]
     strengths: list[Tensor] = field(default_factory=list)  # [heads]
     divergences: list[Tensor] = field(default_factory=list)  # [layers, layers]
     points: list[Tensor] = field(default_factory=list)  # [depth, points, dim]
-    attended: list[Tensor] = field(default_factory=list)  # [heads, phones, phones]
-    chance: list[Tensor] = field(default_factory=list)  # [phones, phones]
+    attended: Tensor = field(default_factory=lambda: torch.zeros(()))  # sum, [heads, phones, phones]
+    chance: Tensor = field(default_factory=lambda: torch.zeros(()))  # sum, [phones, phones]
     ids: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -60,7 +61,7 @@ def see(
         quarantine: Takes in what cannot be read.
 
     Returns:
-        The findings, and a few utterances' maps by id, their first `STEPS` steps.
+        The findings, with the heads to look at again, and a few utterances' maps by id, their first `STEPS` steps.
 
     Raises:
         DataError: Nothing can be read.
@@ -79,8 +80,8 @@ def see(
             f"{utterances[0].path}"
         )
     found = {**_heads(tally), **_layers(tally, seed), "ids": tally.ids, "seconds": tally.seconds}
-    if tally.attended and task is not None:
-        found["relations"] = _relations(tally, task.outputs, _chosen(tally))
+    if tally.chance.ndim and task is not None:
+        found["picked"] = _picked(tally, task.outputs)
     return found, shown
 
 
@@ -94,11 +95,9 @@ def _add(tally: _Tally, look: Look, task: Task | None, points: int, representati
     places = torch.linspace(0, steps - 1, min(points, steps)).long().unique()
     tally.points.append(look.hidden[:, places.to(look.hidden.device)].cpu())
     if task is not None:
-        phones = relations.shares(task, look.utterance, representation.grid, steps)
-        if phones.any():
-            attended, chance = relations.relate(maps, phones)
-            tally.attended.append(attended.cpu())
-            tally.chance.append(chance.cpu())
+        for attended, chance in _related(look, slice(None), task, representation):
+            tally.attended = tally.attended + attended
+            tally.chance = tally.chance + chance
 
 
 def _heads(tally: _Tally) -> dict[str, Any]:
@@ -137,27 +136,72 @@ def _layers(tally: _Tally, seed: int) -> dict[str, Any]:
     }
 
 
-def _chosen(tally: _Tally) -> dict[int, str]:
-    """Choose the heads whose relations are worth a picture, and say why."""
+def _picked(tally: _Tally, phones: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Choose the heads whose relations are worth a closer look, say why, and name what they seem to look at."""
     mean = torch.stack(tally.values).mean(0)
-    maps = relations.relation_map(torch.stack(tally.attended).mean(0), torch.stack(tally.chance).mean(0))
+    maps = relations.relation_map(tally.attended, tally.chance)
+    focus = relations.concentration(maps)
     reasons = {f"the most {kind}": int(row.argmax()) for kind, row in zip(heads.CATEGORIES, mean)}
     reasons["looks most at its own phone"] = int(relations.same_phone(maps).nan_to_num(-1).argmax())
-    reasons["looks most at one phone"] = int(relations.concentration(maps).nan_to_num(-1).amax(-1).argmax())
+    reasons["looks most at one phone"] = int(focus.nan_to_num(-1).amax(-1).argmax())
     chosen: dict[int, str] = {}
     for reason, head in reasons.items():
         chosen[head] = f"{chosen[head]}, {reason}" if head in chosen else reason
-    return chosen
+    return [{"head": head, "reason": reason, "named": _named(focus[head], phones)} for head, reason in chosen.items()]
 
 
-def _relations(tally: _Tally, phones: tuple[str, ...], chosen: dict[int, str]) -> dict[str, Any]:
-    attended = torch.stack(tally.attended)[:, list(chosen)].double()
-    chance = torch.stack(tally.chance).double()
+def retest(
+    representation: Representation,
+    utterances: Sequence[Utterance],
+    task: Task | None,
+    picked: Sequence[Mapping[str, Any]],
+    quarantine: Quarantine,
+) -> dict[str, Any]:
+    """Measure the phone relations of picked heads anew, on utterances that they were not picked on.
+
+    Args:
+        representation: As `see` had it.
+        utterances: Unheard, and others than `see` had.
+        task: Phones, where the utterances are aligned.
+        picked: From `see`.
+        quarantine: Takes in what cannot be read.
+
+    Returns:
+        The ids of what could be read, and the relations where there are any.
+    """
+    pairs, ids, chosen = [], [], [each["head"] for each in picked]
+    for look in looks(representation, utterances, quarantine):
+        ids.append(look.utterance.id)
+        if task is not None and chosen:
+            pairs += _related(look, chosen, task, representation)
+    if not pairs or task is None:
+        return {"tested": ids}
+    attended, chance = (torch.stack(part).double() for part in zip(*pairs))
+    return {"tested": ids, "relations": _relations(attended, chance, picked, task.outputs)}
+
+
+def _related(
+    look: Look, chosen: slice | Sequence[int], task: Task, representation: Representation
+) -> list[tuple[Float[Tensor, "heads phones phones"], Float[Tensor, "phones phones"]]]:
+    """Relate chosen heads' attention to phones, and chance's; nothing where the utterance has no phones."""
+    phones = relations.shares(task, look.utterance, representation.grid, look.maps.shape[-1])
+    if not phones.any():
+        return []
+    attended, chance = relations.relate(look.maps.flatten(0, 1)[chosen], phones)
+    return [(attended.cpu(), chance.cpu())]
+
+
+def _relations(
+    attended: Float[Tensor, "utterances heads phones phones"],
+    chance: Float[Tensor, "utterances phones phones"],
+    picked: Sequence[Mapping[str, Any]],
+    phones: tuple[str, ...],
+) -> dict[str, Any]:
     maps = relations.relation_map(attended.mean(0), chance.mean(0))
     focus = relations.concentration(maps)
     count, pairs = len(attended), chance[0].numel()
     records = []
-    for place, (head, reason) in enumerate(chosen.items()):
+    for place, each in enumerate(picked):
         sums = torch.cat([attended[:, place].flatten(1), chance.flatten(1)], 1).numpy()
 
         def concentrations(totals: Float[np.ndarray, "draws kinds"]) -> Float[np.ndarray, "draws phones"]:
@@ -166,17 +210,8 @@ def _relations(tally: _Tally, phones: tuple[str, ...], chosen: dict[int, str]) -
             return relations.concentration(relations.relation_map(own, even)).nan_to_num(0.0).numpy()
 
         low, high = bounded(sums, concentrations, resamples=200)
-        records.append(
-            {
-                "head": head,
-                "reason": reason,
-                "map": _plain(maps[place]),
-                "concentration": _plain(focus[place]),
-                "low": low.tolist(),
-                "high": high.tolist(),
-                "named": _named(focus[place], phones),
-            }
-        )
+        measured = {"map": _plain(maps[place]), "concentration": _plain(focus[place])}
+        records.append({**each, **measured, "low": low.tolist(), "high": high.tolist()})
     return {"phones": list(phones), "heads": records, "utterances": count}
 
 
