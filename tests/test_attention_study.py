@@ -47,14 +47,16 @@ def test_measures_of_known_maps():
     each = torch.stack([heads.measure(map) for map in (UNIFORM, IDENTITY, COLUMN, BLOCKS)], 1)
     torch.testing.assert_close(each.double(), found, atol=1e-5, rtol=0)
     assert heads.categories(heads.measure(torch.stack([UNIFORM, COLUMN, IDENTITY]))).tolist() == [0, 1, 2]
+    assert heads.weight(torch.stack([UNIFORM, IDENTITY, BLOCKS])).tolist() == [1 / T, 1, 0.25]
 
 
 def test_categories_go_by_rank_and_orders_begin_with_the_highest():
     values = torch.tensor([[3.0, 2, 1, 0], [0, 9, 8, 7], [-5, -6, -4, -3]])
     assert heads.categories(values).tolist() == [0, 1, 1, 2]
+    values = torch.cat([values, torch.tensor([[0.2, 0.9, 0.1, 0.5]])])
     orders = heads.orders(values, torch.tensor([0.3, 0.1, 0.2, 0.4]), randoms=2, seed=0)
     assert orders["globalness"] == (0, 1, 2, 3) and orders["diagonality"] == (3, 2, 0, 1)
-    assert orders["weakest output"] == (1, 2, 0, 3)
+    assert orders["weight"] == (1, 3, 0, 2) and orders["weakest output"] == (1, 2, 0, 3)
     assert orders["random 1"] != orders["random 2"] and sorted(orders["random 2"]) == [0, 1, 2, 3]
     assert heads.by_layer((5, 0, 4), 4) == {0: [0], 1: [0, 1]}
 
@@ -327,6 +329,8 @@ def test_everything_is_measured(whole, trained):
         "label:speaker within a span",
         "phone within a span",
     }
+    assert {row["order"] for row in rows if row["task"] == "removing heads"} == {*heads.RANKED, "weakest output"}
+    assert {row["metric"] for row in rows if row["task"] == "attention head"} == {*heads.RANKED}
     sources = {row["source"] for row in rows if row["metric"] == "R-value"}
     assert {source.split()[0] for source in sources} == {"head", "layer", "mfcc", "uniform"}
     for row in rows:
@@ -359,7 +363,7 @@ def test_what_is_scored_was_chosen_on_other_utterances(whole, trained):
     utterances = [known[id] for id in seen["ids"]]
     looked = list(passes.looks(representation, utterances))
     maps = [look.maps.flatten(0, 1) for look in looked]
-    values = torch.stack([heads.measure(each) for each in maps]).mean(0)
+    values = torch.stack([torch.cat([heads.measure(each), each.flatten(1).amax(1)[None]]) for each in maps]).mean(0)
     torch.testing.assert_close(values, torch.tensor(seen["measures"]), atol=1e-5, rtol=1e-5)
     strengths = torch.stack([look.strengths.flatten() for look in looked]).mean(0)
     torch.testing.assert_close(strengths, torch.tensor(seen["strengths"]))
@@ -378,7 +382,7 @@ def test_what_is_scored_was_chosen_on_other_utterances(whole, trained):
     assert [each["map"] for each in again["heads"]] == [each["map"] for each in seen["relations"]["heads"]]
     middle = pruning.levels(len(strengths), 3)[1]
     orders = heads.orders(values, strengths, 1, 0)
-    assert {*orders} == {*heads.MEASURES, "weakest output", "random 1"}
+    assert {*orders} == {*heads.RANKED, "weakest output", "random 1"}
     expected = {f"without-{address(sorted(order[:middle])):016x}" for order in orders.values()}
     everything = f"without-{address(list(range(len(strengths)))):016x}"
     assert {path.stem for path in (folder / "asked").glob("without-*")} == expected | {everything}
@@ -399,7 +403,7 @@ def test_the_same_study_again_goes_on(whole, trained):
 def test_the_page(whole):
     page = whole[0] / "report" / "index.html"
     text = page.read_text()
-    assert "Heads and their phones were chosen on other" in text
+    assert '<th scope="row">weight</th>' in text and "Heads and their phones were chosen on other" in text
     assert "Orders come from other utterances" in text
     assert "R-value of" in text and "that it was not trained on" in text and "not finished" not in text.lower()
     assert not re.search(r"(src|href)=.?(https?:|//)", text)

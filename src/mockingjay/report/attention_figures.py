@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from mockingjay.report.figures import ACCENT, INK, LEAF, PLUM, SOFT, STYLE, WARM, WIDTH, Drawing
 
 KINDS = ("global", "vertical", "diagonal")
-COLOURS = {"globalness": ACCENT, "verticality": WARM, "diagonality": LEAF, "weakest output": PLUM}
+COLOURS = {"globalness": ACCENT, "verticality": WARM, "diagonality": LEAF, "weight": INK, "weakest output": PLUM}
 _KIND_COLOURS = (ACCENT, WARM, LEAF)
 _MARKS = ("o", "s", "^")
 _GAP = 3  # cells between the maps of a row
@@ -133,10 +133,10 @@ def removed(pruning: Mapping[str, Any]) -> Drawing:
                 axes.plot(counts, values, color=colour, marker="o", markersize=3, linewidth=1.4, label=order)
             _dress(axes, name, "heads removed")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+        canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     caption = (
-        "Heads are removed cumulatively, the highest of a measure or the weakest output first; dashed is the mean of "
-        "random orders with their range."
+        "Heads are removed cumulatively, the highest of a measure, the highest maximal weight or the weakest output "
+        "first; dashed is the mean of random orders with their range."
     )
     return Drawing(canvas, f"Curves of {', '.join(names)} while up to {counts[-1]} heads are removed.", caption)
 

@@ -218,7 +218,9 @@ def _removed(findings: Findings) -> Section:
     table = Table(caption, (Cell("order"), *(Cell(_called(measure)) for measure in measures)), lines)
     text = (
         "Probes on the last layer are trained anew for every set of heads that is left; the network itself stays as it "
-        "was trained. Orders come from other utterances than those on which probes and loss are scored."
+        "was trained. Orders come from other utterances than those on which probes and loss are scored. The weight of "
+        "a head is the mean over utterances of its maximal attention weight, the baseline of arXiv 2006.03265; its "
+        "output is what it adds to a step."
     )
     return Section(title, text, (table, *_figures(findings, "pruning", lambda parts: drawn.removed(parts["pruning"]))))
 

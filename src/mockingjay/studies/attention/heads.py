@@ -14,6 +14,7 @@ from torch import Tensor
 from mockingjay.core.draw import Draw
 
 MEASURES = ("globalness", "verticality", "diagonality")
+RANKED = (*MEASURES, "weight")  # what heads are removed by, the highest first
 CATEGORIES = ("global", "vertical", "diagonal")
 
 
@@ -30,6 +31,11 @@ def measure(maps: Float[Tensor, "*heads time time"]) -> Float[Tensor, "3 ..."]:
     return torch.stack([globalness, verticality, diagonality])
 
 
+def weight(maps: Float[Tensor, "*heads time time"]) -> Float[Tensor, "*heads"]:
+    """Take the maximal attention weight of one utterance's maps: the paper's baseline for its measures (section 5)."""
+    return maps.amax((-2, -1))
+
+
 def ranks(values: Float[Tensor, "measures heads"]) -> Int[Tensor, "measures heads"]:
     """Rank the heads by each measure, 0 for the highest."""
     return values.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
@@ -41,17 +47,17 @@ def categories(values: Float[Tensor, "3 heads"]) -> Int[Tensor, " heads"]:
 
 
 def orders(
-    values: Float[Tensor, "3 heads"], strengths: Float[Tensor, " heads"], randoms: int, seed: int
+    values: Float[Tensor, "4 heads"], strengths: Float[Tensor, " heads"], randoms: int, seed: int
 ) -> Mapping[str, tuple[int, ...]]:
     """Put heads into the orders in which they are removed.
 
     Args:
-        values: Globalness, verticality, diagonality: the highest goes first (section 5).
+        values: Globalness, verticality, diagonality and weight: the highest goes first (section 5).
         strengths: What each head adds to a step: the weakest goes first, as one would prune (ours).
         randoms: How many random orders to make for comparison.
         seed: Addresses them.
     """
-    chosen = {name: row.argsort(dim=-1, descending=True, stable=True) for name, row in zip(MEASURES, values)}
+    chosen = {name: row.argsort(dim=-1, descending=True, stable=True) for name, row in zip(RANKED, values)}
     chosen["weakest output"] = strengths.argsort(dim=-1, stable=True)
     for number in range(1, randoms + 1):
         generator = Draw(seed).generator("order of heads", number)

@@ -54,7 +54,7 @@ def allot(budget: float, *, hearing: float, utterance: float, fitting: float, ta
     sources = CANDIDATES + depth + 1
     tuned = _between(2, 0.05 * budget / (SOURCE * sources * (utterance / 3) ** 2), 20)
     for steps, randoms, spans, seeds in WEALTH:
-        conditions = 2 + (steps - 2) * (4 + randoms) + 2 * len(spans) + depth
+        conditions = 2 + (steps - 2) * (5 + randoms) + 2 * len(spans) + depth
         room = 0.65 * budget / conditions - seeds * fitting
         asked = _between(TRIED, room / (tasks * hearing), MOST)
         if asked >= ENOUGH:

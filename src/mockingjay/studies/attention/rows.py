@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mockingjay.studies.attention.heads import CATEGORIES, MEASURES
+from mockingjay.studies.attention.heads import CATEGORIES, RANKED
 from mockingjay.studies.attention.pruning import HELD_OUT
 from mockingjay.studies.attention.study import Study
 
@@ -35,7 +35,7 @@ def _row(task: str, metric: str, value: int | float, ci95: Any, n: int, **more: 
 
 def _seen(part: Mapping[str, Any]) -> Iterator[Row]:
     n, each = len(part["ids"]), part["heads"]
-    for place, metric in enumerate(MEASURES):
+    for place, metric in enumerate(RANKED):
         triples = zip(*(part[key][place] for key in ("measures", "low", "high")))
         for head, (value, low, high) in enumerate(triples):
             where = {"layer": head // each + 1, "head": head % each + 1}

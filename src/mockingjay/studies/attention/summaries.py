@@ -34,7 +34,7 @@ POPULAR = 3  # phones that are named as focus and as neglect
 class _Tally:
     """What has been gathered, a list item an utterance, and sums."""
 
-    values: list[Tensor] = field(default_factory=list)  # [3, heads]
+    values: list[Tensor] = field(default_factory=list)  # [4, heads]
     strengths: list[Tensor] = field(default_factory=list)  # [heads]
     divergences: list[Tensor] = field(default_factory=list)  # [layers, layers]
     points: list[Tensor] = field(default_factory=list)  # [depth, points, dim]
@@ -89,7 +89,7 @@ def _add(tally: _Tally, look: Look, task: Task | None, points: int, representati
     maps, steps = look.maps.flatten(0, 1), look.maps.shape[-1]
     tally.ids.append(look.utterance.id)
     tally.seconds += look.utterance.seconds
-    tally.values.append(heads.measure(maps).cpu())
+    tally.values.append(torch.cat([heads.measure(maps), heads.weight(maps)[None]]).cpu())
     tally.strengths.append(look.strengths.flatten().cpu())
     tally.divergences.append(layers.divergence(look.maps).cpu())
     places = torch.linspace(0, steps - 1, min(points, steps)).long().unique()
@@ -110,7 +110,7 @@ def _heads(tally: _Tally) -> dict[str, Any]:
         "low": low.reshape(shape).tolist(),
         "high": high.reshape(shape).tolist(),
         "strengths": torch.stack(tally.strengths).mean(0).tolist(),
-        "categories": heads.categories(mean).tolist(),
+        "categories": heads.categories(mean[: len(heads.MEASURES)]).tolist(),
     }
 
 
