@@ -72,7 +72,11 @@ class Pointwise(Head):
 
 
 class Recurrent(Head):
-    """Mockingjay's utterance classifier: a one-layer GRU, its last valid state, one hidden layer (released code)."""
+    """Mockingjay's utterance classifier: a one-layer GRU, its last valid state, one hidden layer.
+
+    Cells, the hidden layer and the stride are the released code's. Differs from it: this one hears the whole utterance;
+    for speakers the released one is given the first third of each alone.
+    """
 
     sequential = True
     stride = 5  # steps
