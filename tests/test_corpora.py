@@ -64,9 +64,60 @@ def test_folders_named_as_splits_are_splits(tmp_path):
     assert found(open_corpus(tmp_path), "split", "speaker") == expected
 
 
+def test_folders_that_only_begin_as_splits_are_not(tmp_path):
+    tree(tmp_path, "testimonies/1.wav", "training/2.wav")
+    expected = {"testimonies/1": (None, "testimonies"), "training/2": (None, "training")}
+    assert found(open_corpus(tmp_path), "split", "speaker") == expected
+    tree(tmp_path / "sets", "dev-clean/1.wav", "test_clean/2.wav", "train-clean-100/3.wav")
+    assert set(found(open_corpus(tmp_path / "sets"), "split").values()) == {
+        "dev-clean", "test_clean", "train-clean-100",
+    }  # fmt: skip
+
+
 def test_files_of_one_stem_keep_their_suffix(tmp_path):
     tree(tmp_path, "a.wav", "a.flac", "b.wav")
     assert [u.id for u in open_corpus(tmp_path).utterances] == ["a.flac", "a.wav", "b"]
+
+
+@pytest.mark.parametrize(
+    ("id", "files"),
+    [
+        ("1-2-0000", ("1/2/1-2-0000.flac", "1/2/1-2-0000.wav", "1/2/1-2.trans.txt=1-2-0000 HI\n")),
+        ("a.flac", ("a.flac", "a.flac.wav", "a.wav")),
+    ],
+)
+def test_an_id_is_taken_once(tmp_path, id, files):
+    corpus = open_corpus(tree(tmp_path, *files))
+    (refusal,) = corpus.refused
+    first, again = files[:2]
+    assert refusal.kind == "protocol" and refusal.text == (
+        f"{tmp_path}: 1 audio files have the id of another (first {again}, {id!r} "
+        f"as {first}) and are left out; remove or rename one of the two"
+    )
+    write_manifest(tmp_path / "out" / "manifest.jsonl", corpus.utterances)
+    assert open_corpus(tmp_path / "out").utterances == corpus.utterances
+
+
+def test_a_folder_that_cannot_be_read_is_refused_and_the_others_stay(tmp_path, monkeypatch):
+    tree(tmp_path, "a/1.wav", "lost+found/2.wav")
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.fspath(path).rstrip("/").endswith("lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    corpus = open_corpus(tmp_path)
+    assert [each.id for each in corpus.utterances] == ["a/1"]
+    (refusal,) = corpus.refused
+    assert (refusal.kind, refusal.text) == (
+        "unreadable",
+        f"{tmp_path}/lost+found: cannot be read (Permission denied), expected a folder; check its permissions",
+    )
+    for folder in (tmp_path / "lost+found", tree(tmp_path / "alone", "lost+found/2.wav")):
+        with pytest.raises(DataError, match=r"lost\+found/?: cannot be read \(Permission denied\), expected a folder"):
+            open_corpus(folder)
 
 
 def test_a_single_file_is_a_corpus_of_one(tmp_path):
@@ -257,6 +308,42 @@ def test_manifests_side_by_side(tmp_path):
         "two/c": ("two", None, None),
     }
     assert open_corpus(tmp_path / "one").utterances == open_corpus(tmp_path / "one/manifest.jsonl").utterances
+
+
+LAYOUTS = {
+    "LibriSpeech": ("train-clean-100/1/2/1-2-0000.flac", "train-clean-100/1/2/1-2.trans.txt=1-2-0000 HI\n"),
+    "TIMIT": ("TRAIN/DR1/FCJF0/SI1.WAV", "TRAIN/DR1/FCJF0/SI1.PHN=0 8000 h#\n"),
+    "VoxCeleb": ("wav/id10001/x/00001.wav",),
+    "several manifests": ("one/a.wav", f"one/manifest.jsonl={line('a', 'a.wav')}"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_lies_beside_a_layout_is_counted_and_a_small_part_is_no_layout(tmp_path, layout):
+    tree(tmp_path, *LAYOUTS[layout], "other/b.wav")
+    corpus = open_corpus(tmp_path)
+    (refusal,) = corpus.refused
+    assert (
+        len(corpus.utterances) == 1
+        and refusal.kind == "protocol"
+        and refusal.text
+        == (
+            f"{tmp_path}: 1 of 2 audio files (first other/b.wav) lie otherwise than in {layout} and are left out; "
+            "move them to a folder of their own to use them"
+        )
+    )
+    tree(tmp_path, "other/c.wav")
+    corpus = open_corpus(tmp_path)
+    (refusal,) = corpus.refused
+    assert (
+        len(corpus.utterances) == 3
+        and refusal.kind == "protocol"
+        and refusal.text
+        == (
+            f"{tmp_path}: 1 of 3 audio files lie as in {layout}, and all are read without its splits and labels; "
+            "name their folder alone to have these"
+        )
+    )
 
 
 @pytest.mark.real

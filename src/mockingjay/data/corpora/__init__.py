@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from mockingjay.data.corpora.asvspoof import read_asvspoof
@@ -56,5 +57,5 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
     for reader in CORPORA.values():
         corpus = reader(tree)
         if corpus is not None:
-            return corpus
+            return replace(corpus, refused=(*tree.refused, *corpus.refused))
     raise AssertionError("the reader of folders takes everything")

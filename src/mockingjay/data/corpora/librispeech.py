@@ -14,7 +14,7 @@ from mockingjay.audio import Header, shown
 from mockingjay.core.errors import DataError
 from mockingjay.data.alignments import Alignment, read_textgrid
 from mockingjay.data.corpora import cpc
-from mockingjay.data.corpora.listing import Elsewhere, Entry, listed
+from mockingjay.data.corpora.listing import Elsewhere, Entry, listed, mostly
 from mockingjay.data.corpora.tree import Tree
 from mockingjay.data.manifest import Corpus
 from mockingjay.data.quarantine import Refusal
@@ -25,14 +25,16 @@ _TRANSCRIPT = re.compile(r"(?:.*/)?(\d+)/(\d+)/\1-\2\.trans\.txt")
 
 
 def read_librispeech(tree: Tree) -> Corpus | None:
-    """Read a LibriSpeech tree; None where there is no chapter's transcript.
+    """Read a LibriSpeech tree; None where there is no chapter's transcript, or most audio lies otherwise.
 
     Raises:
         DataError: A transcript has a line that is none, or no audio can be used.
     """
     transcripts = [file for file in tree.files if _TRANSCRIPT.fullmatch(file)]
+    if not transcripts:
+        return None
     matches = [match for file in tree.audio if (match := _AUDIO.fullmatch(file))]
-    if not transcripts or not matches:
+    if not mostly(tree, len(matches), [file for file in tree.audio if not _AUDIO.fullmatch(file)], "LibriSpeech"):
         return None
     texts: dict[str, str] = {}
     for file in transcripts:

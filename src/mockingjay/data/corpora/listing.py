@@ -1,6 +1,6 @@
 """What the readers of unlisted corpora share: files become utterances, with their length and the labels beside them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -34,7 +34,8 @@ def listed(
 ) -> Corpus:
     """Measure the files and read the labels that lie beside them.
 
-    Files whose header is wrong are refused; so are labels that cannot be read, but then their audio stays.
+    Files whose header is wrong are refused; so are labels that cannot be read, but then their audio stays. Of files
+    with one id, an utterance in two codings as a rule, the first is taken.
 
     Args:
         tree: Of the files.
@@ -45,8 +46,8 @@ def listed(
     Raises:
         DataError: No file can be used.
     """
-    entries = tuple(entries)
     refused = list(refused)
+    entries = _once(tree, tuple(entries), refused)
     timed = _timed(tree, refused)
     utterances = []
     for entry, found in zip(entries, measure(tree.path(entry.file) for entry in entries), strict=True):
@@ -60,6 +61,42 @@ def listed(
             f"the first says: {refused[0].text}"
         )
     return Corpus(tree.name, tuple(utterances), tuple(refused))
+
+
+def mostly(tree: Tree, known: int, strange: Sequence[str], layout: str) -> bool:
+    """Whether most audio lies as a layout has it; what lies otherwise is counted among what the tree refuses.
+
+    Args:
+        tree: Of the files.
+        known: How many audio files lie so.
+        strange: Those that do not.
+        layout: Its name.
+    """
+    if not known or not strange:
+        return known > 0
+    count, first = known + len(strange), shown(strange[0])
+    if known < len(strange):
+        mend = "name their folder alone to have these"
+        what = f"{known} of {count} audio files lie as in {layout}, and all are read without its splits and labels"
+    else:
+        mend = "move them to a folder of their own to use them"
+        what = f"{len(strange)} of {count} audio files (first {first}) lie otherwise than in {layout} and are left out"
+    tree.refused.append(Refusal(tree.root, "protocol", f"{shown(tree.root)}: {what}; {mend}", mend))
+    return known >= len(strange)
+
+
+def _once(tree: Tree, entries: tuple[Entry, ...], refused: list[Refusal]) -> tuple[Entry, ...]:
+    """Take each id once: what is read is kept by it, and a manifest with an id twice would be refused."""
+    taken: dict[str, Entry] = {}
+    for entry in entries:
+        taken.setdefault(entry.id, entry)
+    again = [entry for entry in entries if taken[entry.id] is not entry]
+    if again:
+        mend = "remove or rename one of the two"
+        first = f"{shown(again[0].file)}, {again[0].id!r} as {shown(taken[again[0].id].file)}"
+        text = f"{shown(tree.root)}: {len(again)} audio files have the id of another (first {first}) and are left out"
+        refused.append(Refusal(tree.root, "protocol", f"{text}; {mend}", mend))
+    return tuple(taken.values())
 
 
 def _utterance(

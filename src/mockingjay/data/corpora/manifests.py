@@ -2,13 +2,15 @@
 
 In the last case the folder's name is the label `corpus`; an id that two corpora share is given its corpus's name before
 it, and audio that two manifests list (a derived set points at its source) is one utterance, with the labels of both.
+Audio beside these folders that none of them lists is left out, or where that is most of it, all is read without them.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
 from mockingjay.core.types import Utterance
-from mockingjay.data.corpora.tree import Tree
+from mockingjay.data.corpora.listing import mostly
+from mockingjay.data.corpora.tree import AUDIO, Tree, suffix
 from mockingjay.data.lines import keys
 from mockingjay.data.manifest import Corpus, read_manifest
 
@@ -30,7 +32,7 @@ def read_listed(tree: Tree) -> Corpus | None:
 
 
 def read_several(tree: Tree) -> Corpus | None:
-    """Read the manifests of all sub-folders; None where no sub-folder holds one.
+    """Read the manifests of all sub-folders; None where no sub-folder holds one, or most audio lies beside them.
 
     Raises:
         DataError: A line of one is wrong.
@@ -49,7 +51,10 @@ def read_several(tree: Tree) -> Corpus | None:
             id = utterance.id if utterance.id not in ids else f"{folder}/{utterance.id}"
             ids.add(id)
             merged[place] = replace(utterance, id=id, labels={**utterance.labels, "corpus": folder})
-    return Corpus(tree.name, tuple(merged.values()))
+    paths = {path for path, _ in merged}
+    beside = [file for file in tree.audio if file.partition("/")[0] not in folders and suffix(file) in AUDIO]
+    strange = [file for file in beside if tree.path(file) not in paths]
+    return Corpus(tree.name, tuple(merged.values())) if mostly(tree, len(paths), strange, "several manifests") else None
 
 
 def _joined(first: Utterance, other: Utterance) -> Utterance:

@@ -11,7 +11,7 @@ import re
 
 from mockingjay.audio import shown
 from mockingjay.data.alignments import read_phn
-from mockingjay.data.corpora.listing import Entry, listed, words
+from mockingjay.data.corpora.listing import Entry, listed, mostly, words
 from mockingjay.data.corpora.tree import Tree, stem
 from mockingjay.data.manifest import Corpus
 from mockingjay.data.quarantine import Refusal
@@ -26,7 +26,7 @@ _AUDIO = re.compile(r"(?:.*?/)??(?:(train|test)/)?(dr\d)[/-]([fm]\w{3}\d)/((s[ai
 
 
 def read_timit(tree: Tree) -> Corpus | None:
-    """Read a TIMIT tree; None where no file of its shape has a `.phn` beside it.
+    """Read a TIMIT tree; None where most files are not of its shape with a `.phn` beside them.
 
     Raises:
         DataError: No audio can be used.
@@ -36,7 +36,8 @@ def read_timit(tree: Tree) -> Corpus | None:
         match = _AUDIO.fullmatch(file)
         if match and f"{stem(file).lower()}.phn" in tree.beside:
             matches.setdefault(stem(file).lower(), match)  # a copy may hold SA1.WAV and SA1.WAV.wav
-    if not matches:
+    strange = [file for file in tree.audio if stem(file).lower() not in matches]
+    if not mostly(tree, len(matches), strange, "TIMIT"):
         return None
     entries = [_entry(tree, match) for match in matches.values()]
     kept = [entry for entry in entries if entry.split is None or entry.labels["sentence"] != "sa"]

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from mockingjay.audio import AudioError, Header, header, holds_features, shown
 from mockingjay.core.errors import DataError
+from mockingjay.data.quarantine import Refusal
 
 # Suffixes of audio, those that are not decoded included: such a file is refused by name rather than passed over.
 _DECODED = ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .nist"
 _UNDECODED = ".m4a .mp4 .aac .wma .webm .mka .amr .ape .wv .shn"
 AUDIO = frozenset(f"{_DECODED} {_UNDECODED}".split())
+_PERMISSIONS = "check its permissions"
 
 
 class Tree:
@@ -23,10 +25,12 @@ class Tree:
 
     Attributes:
         root: The folder or file, absolute.
+        refused: What looking through it told: folders that cannot be read, audio that lies otherwise than the rest.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.root = os.path.abspath(path)
+        self.refused: list[Refusal] = []
         if not os.path.exists(self.root):
             raise DataError(f"{shown(path)}: no such file or folder, expected a corpus; check the path")
 
@@ -57,7 +61,7 @@ class Tree:
     @cached_property
     def files(self) -> tuple[str, ...]:
         """Paths below the root, relative and sorted; hidden ones are passed over."""
-        return () if self.is_file else tuple(sorted(_walk(self.root)))
+        return () if self.is_file else tuple(sorted(_walk(self.root, self.refused)))
 
     @cached_property
     def audio(self) -> tuple[str, ...]:
@@ -115,8 +119,8 @@ def _header(path: str) -> Header | AudioError:
         return error
 
 
-def _walk(root: str) -> Iterator[str]:
-    """Yield files below a folder; a folder that links lead to twice is entered once."""
+def _walk(root: str, refused: list[Refusal]) -> Iterator[str]:
+    """Yield files below a folder; a folder that links lead to twice is entered once, and what cannot be is refused."""
     seen: set[tuple[int, int]] = set()
     folders = [""]
     while folders:
@@ -129,7 +133,12 @@ def _walk(root: str) -> Iterator[str]:
             with os.scandir(os.path.join(root, folder)) as entries:
                 visible = sorted((entry.name, _enters(entry)) for entry in entries if not entry.name.startswith("."))
         except OSError as error:
-            raise _unreadable(os.path.join(root, folder), error) from None
+            unreadable = _unreadable(os.path.join(root, folder), error)
+            if not folder:
+                raise unreadable from None
+            # A disk's own lost+found, say, which is root's alone.
+            refused.append(Refusal(os.path.join(root, folder), "unreadable", str(unreadable), _PERMISSIONS))
+            continue
         for name, enters in visible:
             inside = f"{folder}/{name}" if folder else name
             if enters:
@@ -139,7 +148,7 @@ def _walk(root: str) -> Iterator[str]:
 
 
 def _unreadable(folder: str, error: OSError) -> DataError:
-    return DataError(f"{shown(folder)}: cannot be read ({error.strerror}), expected a folder; check its permissions")
+    return DataError(f"{shown(folder)}: cannot be read ({error.strerror}), expected a folder; {_PERMISSIONS}")
 
 
 def _enters(entry: os.DirEntry[str]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mockingjay.audio import shown
 from mockingjay.core.errors import DataError
-from mockingjay.data.corpora.listing import Entry, listed
+from mockingjay.data.corpora.listing import Entry, listed, mostly
 from mockingjay.data.corpora.tree import Tree
 from mockingjay.data.lines import numbered
 from mockingjay.data.manifest import Corpus
@@ -22,14 +22,14 @@ _SPLITS = {"1": "train", "2": "dev", "3": "test"}
 
 
 def read_voxceleb(tree: Tree) -> Corpus | None:
-    """Read a VoxCeleb tree; None where no audio lies as its does.
+    """Read a VoxCeleb tree; None where most audio lies otherwise.
 
     Raises:
         DataError: A line of the split is wrong, or no audio can be used.
     """
     # Of a file in two codings the last is taken: wav, not flac or m4a.
     matches = {match[2]: match for file in tree.audio if (match := _AUDIO.fullmatch(file))}
-    if not matches:
+    if not mostly(tree, len(matches), [file for file in tree.audio if not _AUDIO.fullmatch(file)], "VoxCeleb"):
         return None
     splits = _splits(tree)
     return listed(
