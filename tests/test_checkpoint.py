@@ -87,6 +87,14 @@ def test_keeps_the_newest_two_and_sweeps_what_a_killed_writer_left(tmp_path):
     assert len(names(tmp_path)) == 3
 
 
+def test_a_save_reads_each_checkpoint_once(tmp_path, monkeypatch):
+    read, damage = [], checkpoint.damage
+    monkeypatch.setattr(checkpoint, "damage", lambda path: read.append(path.name) or damage(path))
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, made(step))
+    assert read == ["step-000001", "step-000002", "step-000001", "step-000003", "step-000002"]
+
+
 def test_what_a_killed_writer_had_no_time_to_retire_goes_at_the_next_start(tmp_path):
     for step in (1, 2, 3):
         checkpoint.save(tmp_path / "checkpoints", made(step), keep=3)

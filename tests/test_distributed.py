@@ -26,7 +26,6 @@ def train(out: Path, accumulate: int, slots: int, environment: dict[str, str]) -
         ticks = list(run.ticks(loader.steps()))
         assert group.any(group.rank == group.ranks - 1) and not group.any(False)
         assert group.agree(float(group.rank + 7)) == 7.0
-        group.wait()
         figures = [[tick.loss, tick.grad_norm, tick.audio_seconds, tick.padding] for tick in ticks]
         if group.writes:
             save_file({**run.learner.state_dict(), "figures": torch.tensor(figures)}, out)
@@ -60,7 +59,6 @@ def test_alone_everything_is_a_no_op():
     with joined("cpu") as group:
         values = torch.ones(3)
         group.sum(values)
-        group.wait()
         assert values.tolist() == [1, 1, 1] and group.writes
         assert group.any(True) and not group.any(False)
         assert group.agree(0.25) == 0.25

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from itertools import pairwise
 
 import pytest
@@ -159,6 +160,13 @@ def test_paths_below_the_manifest_are_written_relative(tmp_path):
     write_manifest(tmp_path / "m.jsonl", [Utterance("a", inside, 1.0), Utterance("b", odd, 1.0)])
     assert json.loads((tmp_path / "m.jsonl").read_text().splitlines()[0])["path"] == "audio/a.wav"
     assert [utterance.path for utterance in read_manifest(tmp_path / "m.jsonl").utterances] == [inside, odd]
+
+
+def test_a_manifest_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((tmp_path / "m.jsonl").exists()) or fsync(file))
+    write_manifest(tmp_path / "m.jsonl", [Utterance("a", "/a.wav", 1.0)])
+    assert synced == [False, True]  # the file, then the folder
 
 
 def test_select():

@@ -11,14 +11,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mockingjay.audio import shown
 from mockingjay.core.errors import DataError
-from mockingjay.core.files import writing
+from mockingjay.core.files import replacing
 from mockingjay.core.types import Utterance
 from mockingjay.data.lines import numbered, table
 from mockingjay.data.quarantine import Refusal
@@ -43,6 +43,11 @@ class Corpus:
     def speakers(self) -> tuple[str, ...]:
         """The known speakers, sorted."""
         return tuple(sorted({utterance.speaker for utterance in self.utterances if utterance.speaker is not None}))
+
+
+def amount(utterances: Sequence[Utterance]) -> str:
+    """Say how much there is: `N utterances, H h`."""
+    return f"{len(utterances)} utterances, {math.fsum(each.seconds for each in utterances) / 3600:.2f} h"
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Corpus:
@@ -80,14 +85,8 @@ def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]
     """
     path = Path(path)
     folder = os.path.abspath(path.parent) + os.sep
-    draft = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with writing(path, 0):
-        try:
-            with draft.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(_line(utterance, folder) + "\n" for utterance in utterances)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+    with replacing(path, 0) as file:
+        file.writelines(f"{_line(utterance, folder)}\n".encode() for utterance in utterances)
 
 
 def select(utterances: Iterable[Utterance], where: Mapping[str, str]) -> tuple[Utterance, ...]:

@@ -86,7 +86,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
             f"{target}: {fault}, right after it was written, expected what was saved; look after the disk"
         )
     with writing(folder, 0):
-        _retire(folder, keep)
+        _retire(folder, keep, target)
     return target
 
 
@@ -133,6 +133,14 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     if faults:
         raise CheckpointError(f"{faults[0]}; none of the {len(faults)} checkpoints is whole")
     return None
+
+
+def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
+    """Name tensors by the SHA-256 of the file they would be."""
+    digest = hashlib.sha256()
+    for chunk in _stream(tensors):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sweep(run: Path, keep: int = 2) -> None:
@@ -281,11 +289,17 @@ def _blame(manifest: bytes, entries: Mapping[str, Any]) -> str:
     return f"{_MANIFEST} is damaged"
 
 
-def _retire(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` whole ones; renamed first, so that none is ever seen half gone."""
+def _retire(folder: Path, keep: int, verified: Path | None = None) -> None:
+    """Remove all but the newest `keep` whole ones; renamed first, so that none is ever seen half gone.
+
+    Args:
+        folder: The run's `checkpoints` folder.
+        keep: How many stay.
+        verified: One that has just been read back.
+    """
     whole = 0
     for path in _newest_first(folder):
-        if whole < keep and damage(path) is None:
+        if whole < keep and (path == verified or damage(path) is None):
             whole += 1
             continue
         gone = _temporary(folder)

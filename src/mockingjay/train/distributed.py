@@ -59,12 +59,6 @@ class Group:
             torch.distributed.broadcast(values, 0)
         return values.item()
 
-    def wait(self) -> None:
-        """Wait until all ranks are here."""
-        if self.ranks > 1:
-            with self._together():
-                torch.distributed.barrier()
-
     @contextmanager
     def _together(self) -> Iterator[None]:
         try:
