@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import subprocess
@@ -224,6 +225,8 @@ def test_names_that_are_not_utf8(talking, tmp_path):
         ("objective.encoder.frontend.kind=nonsense", r"frontend\.kind: unknown kind 'nonsense'"),
         ("objective.encoder.context.heads=5", "multiple of heads 5"),
         ("batches.seconds=0.5", r"batches\.seconds: 0\.5 s per step cannot hold"),
+        ("batches.crop=0.00001", r"batches\.crop: .*greater than or equal to 0\.01"),
+        ("batches.crop=0.01", r"batches\.crop: 0\.01 s is all that is read, expected 0\.02"),
         ("upkeep.keep=1", r"upkeep\.keep: "),
     ],
 )
@@ -237,6 +240,7 @@ def test_settings_that_contradict_each_other(talking, tmp_path):
     refuses(2, "--steps and --budget: both given", *command, "--steps", 5, "--budget", "1m")
     refuses(2, "--steps and --budget: both given", *command, "--set", "train.steps=5", "--budget", "1m")
     refuses(2, "--steps and --budget: both given", "run", talking, "--set", "train.steps=5", "--budget", "1m")
+    refuses(2, "--steps and --budget: both given", *command, "--set", "train={steps=5}", "--budget", "1m")
     refuses(2, "at odds with another --set", *command, "--set", "train=5", "--steps", 3)
     refuses(2, "at odds with another --set", *command, "--set", "train.steps.deep=5", "--steps", 3)
     for budget in ("1x", "20", "", "1m1", "m", "-1m", "0s"):
@@ -255,6 +259,26 @@ def test_preset_files(tmp_path, talking):
     file.write_bytes(b"\xff\xfe")
     refuses(2, r"mine\.toml: cannot be read", "show", "mockingjay", "--preset", file)
     refuses(2, "--preset none: no such preset, expected one of .*nano, tiny", "show", "mockingjay", "--preset", "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "budget"),
+    [
+        ("extends = 'nano'\n[train]\nsteps = 7", (), None),
+        ("extends = 'nano'\n[train]\nsteps = 7", ("--budget", "1m"), 60.0),
+        ("extends = 'nano'", (), 540.0),
+    ],
+)
+def test_steps_of_a_preset_file_go_before_the_budget_that_nobody_named(
+    text, words, budget, talking, tmp_path, monkeypatch
+):
+    (tmp_path / "mine.toml").write_text(text)
+
+    def looked(chosen, corpus, out, *, budget, **more):
+        raise package.core.errors.ConfigError(f"run: {budget} s, expected that; see; that")
+
+    monkeypatch.setattr(importlib.import_module("mockingjay.run"), "run", looked)
+    refuses(2, f"run: {budget} s", "run", talking, "--preset", tmp_path / "mine.toml", *words)
 
 
 def test_names(talking, tmp_path):
@@ -288,9 +312,11 @@ def test_an_encoder_of_another_shape(trained, talking, tmp_path):
 
 def test_going_on_from_an_encoder(trained, talking, tmp_path):
     command = ("pretrain", "mockingjay", "--preset", "nano", "--data", talking, "--out", tmp_path / "run", "--steps", 1)
-    works(*command, "--init", trained, "--set", "train.learning_rate=1e-12")
+    slowly = (*command, "--set", "train.learning_rate=1e-12")
+    works(*slowly, "--init", trained)
     states = [package.open_representation(str(folder)).state_dict() for folder in (trained, tmp_path / "run")]
     assert all(torch.allclose(states[0][name], states[1][name]) for name in states[0])
+    refuses(2, r"began with an encoder's \(\w{12}\), expected the same and not random weights; give", *slowly)
 
 
 def test_damaged_folders(trained, talking, files, tmp_path):

@@ -523,6 +523,9 @@ def test_the_command_exports(tmp_path):
         ("eval92", "test"),
         ("val", "dev"),
         ("testbed", None),
+        ("testimonies", None),
+        ("testset2", "test"),
+        ("training", "train"),
         (None, None),
     ],
 )

@@ -1,9 +1,11 @@
+import copy
 import json
 import os
 import socket
 from pathlib import Path
 
 import pytest
+import torch
 from toy_learner import forked
 
 from mockingjay.core.config import Config as Table
@@ -12,9 +14,17 @@ from mockingjay.train import ledger
 from mockingjay.train.loop import Run
 
 
+class Upkeep(Table):
+    save_every: int = 100
+
+
 class Settings(Table):
     train: Run.Config = Run.Config()
+    upkeep: Upkeep = Upkeep()
     save_every: int = 100
+
+
+RARER = Settings(upkeep=Upkeep(save_every=7))
 
 
 def take(folder: Path, out: Path) -> None:
@@ -53,20 +63,42 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_a_folder_keeps_its_settings(tmp_path):
-    assert ledger.claim(tmp_path, Settings(), "abc") == []
-    assert ledger.claim(tmp_path, Settings(save_every=7), "abc") == ["save_every"]
+    ledger.claim(tmp_path, Settings(), "abc")
+    ledger.claim(tmp_path, RARER, "abc")
     assert "save_every = 7" in (tmp_path / "config.toml").read_text()
-    changed = Settings(train=Run.Config(learning_rate=0.1, seed=3))
+    changed = Settings(train=Run.Config(learning_rate=0.1, seed=3), save_every=7)
     with pytest.raises(ConfigError) as caught:
         ledger.claim(tmp_path, changed, "abc")
     assert str(caught.value) == (
-        f"{tmp_path}: holds a run with other settings (train.learning_rate, train.seed), expected those in its "
-        "config.toml; take them back or choose another --out"
+        f"{tmp_path}: holds a run with other settings (save_every, train.learning_rate, train.seed), expected those "
+        "in its config.toml; take them back or choose another --out"
     )
     with pytest.raises(ConfigError, match=r"holds a run on another corpus \(abc\), expected .* \(abd\)"):
-        ledger.claim(tmp_path, Settings(save_every=7), "abd")
+        ledger.claim(tmp_path, RARER, "abd")
     record = json.loads((tmp_path / "provenance.json").read_text())
     assert record["data"] == "abc" and len(record["starts"]) == 2
+
+
+def test_a_folder_keeps_its_beginning(tmp_path):
+    one, two = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    init = ledger.beginning(one)
+    assert (
+        init == ledger.beginning(copy.deepcopy(one)) != ledger.beginning(two)
+        and ledger.beginning(None) == "random weights"
+    )
+    ledger.claim(tmp_path, Settings(), "abc", init)
+    ledger.claim(tmp_path, Settings(), "abc", init)
+    ledger.check(tmp_path, Settings())
+    with pytest.raises(ConfigError) as caught:
+        ledger.claim(tmp_path, Settings(), "abc", ledger.RANDOM)
+    assert str(caught.value) == (
+        f"{tmp_path}: holds a run that began with an encoder's ({init[:12]}), expected the same and not random "
+        "weights; give the same --init or choose another --out"
+    )
+    record = json.loads((tmp_path / "provenance.json").read_text())
+    assert record.pop("init") == init and len(record["starts"]) == 2
+    (tmp_path / "provenance.json").write_text(json.dumps(record))  # of an older version
+    ledger.claim(tmp_path, Settings(), "abc", ledger.RANDOM)
 
 
 def test_a_damaged_record_is_told(tmp_path):
@@ -87,6 +119,20 @@ def test_the_origin_has_versions_and_no_home():
     assert set(found["versions"]) >= {"torch", "mockingjay-speech"}
     assert found["commit"] is None or len(found["commit"]) == 40
     assert str(Path.home()) not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("home", "said"), [("/home/ann", "--data=~/x"), ("/", "--data=/home/ann/x"), ("/home/an", "--data=/home/ann/x")]
+)
+def test_the_origin_in_homes_of_all_kinds(monkeypatch, home, said):
+    monkeypatch.setenv("HOME", home)
+    assert ledger.origin(["m", "--data=/home/ann/x"])["command"][1] == said
+
+
+def test_the_origin_of_the_homeless(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where the user has no entry in the password file
+    assert ledger.origin(["m", "/a~/b"])["command"][1] == "/a~/b"
 
 
 def test_the_commit_is_read_from_the_checkout(tmp_path):

@@ -75,6 +75,15 @@ def test_too_short_names_length_and_minimum(folder):
     ]
 
 
+def test_shorter_than_wanted_is_no_damage(folder):
+    corpus = open_corpus(folder)
+    health = scan(corpus, 0.1, wanted_seconds=0.75)
+    assert {each.id for each in health.left_out} == {"ann/silent", "ann/silent-too"}
+    plain = scan(corpus, 0.1)
+    assert not plain.left_out and plain.corpus.refused == health.corpus.refused and health.silent == 0
+    assert len(plain.corpus.utterances) == len(health.corpus.utterances) + 2
+
+
 def test_a_second_scan_decodes_only_what_changed(folder, tmp_path, monkeypatch):
     cache = tmp_path / "cache.jsonl"
     first = inspect(folder, cache=cache)

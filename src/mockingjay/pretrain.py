@@ -24,10 +24,10 @@ from mockingjay.core.errors import ConfigError, DataError, TrainingError
 from mockingjay.core.files import writing
 from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance, Waves
 from mockingjay.data.batches import BatchPlan, Loader, Once
-from mockingjay.data.manifest import Corpus, write_manifest
+from mockingjay.data.manifest import Corpus, amount, write_manifest
 from mockingjay.data.quarantine import Quarantine, Refusal
 from mockingjay.data.scan import Health, check_reads, scan
-from mockingjay.data.splits import hold_out, role
+from mockingjay.data.splits import hold_out
 from mockingjay.downstream.recognise import filled_in, teach
 from mockingjay.encoders.encoder import Encoder, random_encoder
 from mockingjay.encoders.frontends import Recogniser
@@ -73,7 +73,9 @@ def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], No
     chosen = resolved(chosen)
     recognise(chosen, out)
     encoder = random_encoder(chosen.objective.encoder, 0)
-    least = max(chosen.batches.minimum, encoder.receptive / SAMPLE_RATE)
+    least, crop = encoder.receptive / SAMPLE_RATE, chosen.batches.crop
+    if crop < least:
+        raise ConfigError(f"batches.crop: {crop:g} s is all that is read, expected {least:g} or more; raise it")
     # Under torchrun every rank looks for itself and one of them writes. There the folder is locked only where the ranks
     # have met, for one that failed before could not tell the others.
     with writing(out, 0):
@@ -85,7 +87,8 @@ def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], No
 def _examined(
     corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], None], least: float, reads: int | None
 ) -> Health:
-    health = scan(corpus, least, cache=out / "scan.jsonl" if leads() else None)
+    wanted = chosen.batches.minimum
+    health = scan(corpus, least, cache=out / "scan.jsonl" if leads() else None, wanted_seconds=wanted)
     # A run that has begun keeps its list, for what it refused while training must stay refused.
     path = out / "quarantine.jsonl" if leads() and not ledger.begun(out) else None
     quarantine = Quarantine(path, chosen.upkeep.refused, anew=True)
@@ -94,29 +97,30 @@ def _examined(
         # Audio whose labels cannot be read is audio all the same, and what a protocol leaves out is not spoilt.
         if refusal.kind not in ("alignment", "protocol"):
             quarantine.add(refusal)
-    quarantine.check(len(health.corpus.utterances) + len(quarantine))
+    quarantine.check(len(health.corpus.utterances) + len(health.left_out) + len(quarantine))
+    if health.left_out:
+        say(f"{amount(health.left_out)}, left out as shorter than batches.minimum ({wanted:g} s)")
     if not health.corpus.utterances:
-        raise DataError(
-            f"{corpus.name}: no utterance can be used, expected speech; see the refusals in {out}/quarantine.jsonl"
-        )
+        mend = "lower batches.minimum" if health.left_out else f"see the refusals in {out}/quarantine.jsonl"
+        raise DataError(f"{corpus.name}: no utterance can be used, expected speech; {mend}")
     check_reads((each.path for each in health.corpus.utterances), reads)
     speakers = len(health.corpus.speakers) or "unknown"
-    say(f"{corpus.name}: {len(health.corpus.utterances)} utterances, {health.hours:.2f} h, {speakers} speakers")
+    say(f"{corpus.name}: {amount(health.corpus.utterances)}, {speakers} speakers")
     return health
 
 
-def recognise(chosen: Settings, out: Path, utterances: Sequence[Utterance] | None = None) -> None:
+def recognise(chosen: Settings, out: Path, learnt: Sequence[Utterance] | None = None, init: str | None = None) -> None:
     """Refuse a folder that holds another run before anything is written into it.
 
     Raises:
-        ConfigError: It does; which settings differ is said, or that the utterances do.
+        ConfigError: It does; which settings differ is said, or that the utterances or `init` (see `ledger`) do.
         CheckpointError: Its provenance.json is damaged.
     """
     chosen, fingerprint = resolved(chosen), None
-    if utterances is not None:
-        parts = hold_out(utterances, chosen.upkeep.held_out, chosen.batches.seed)
+    if learnt is not None:
+        parts = hold_out(learnt, chosen.upkeep.held_out, chosen.batches.seed)
         fingerprint = BatchPlan(parts["train"], chosen.batches).fingerprint
-    ledger.check(out, chosen, fingerprint, ledger.HARMLESS | {"steps"})  # a budget has set the steps
+    ledger.check(out, chosen, fingerprint, ledger.HARMLESS | {"train.steps"}, init)  # a budget has set them
 
 
 def resolved(chosen: Settings) -> Settings:
@@ -133,11 +137,6 @@ def resolved(chosen: Settings) -> Settings:
         return chosen
     full = filled_in(frontend, open_representation).model_dump()
     return config.overlay(chosen, {"objective": {"encoder": {"frontend": full}}})
-
-
-def untested(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """Leave out what a corpus's own split keeps for testing."""
-    return [each for each in utterances if role(each.split) != "test" and not (each.split or "").startswith("test")]
 
 
 def pretrain(
@@ -206,10 +205,15 @@ class _Session:
     def pretrain(self, budget: float | None, start: Encoder | None) -> Pretrained:
         """Begin or continue, train, and write the encoder."""
         folder = self.out / "checkpoints"
+        if self.plan.left_out:
+            self.say(f"{amount(self.plan.left_out)}, left out as shorter than batches.minimum")
         saved = checkpoint.load_latest(folder, self.say)
         if saved is None:
-            if start is not None:
-                self._check_shape(start)
+            if start is not None and start.config != self.learner.encoder.config:
+                raise ConfigError(
+                    "--init: the encoder there has another shape than the settings ask for, "
+                    "expected the same frontend and context; choose the preset it was trained with"
+                )
             if isinstance(self.learner.encoder.frontend, Recogniser):
                 teach(self.learner.encoder.frontend, open_representation)
             self.learner.prepare(Once(self.plan.utterances, self.plan.config, self.group.device))
@@ -218,7 +222,7 @@ class _Session:
         self._settle_steps(budget, begun=saved is not None)
         if self.group.writes:
             checkpoint.sweep(self.out, self.settings.upkeep.keep)
-            ledger.claim(self.out, self.settings, self.plan.fingerprint)
+            ledger.claim(self.out, self.settings, self.plan.fingerprint, ledger.beginning(start))
             checkpoint.check_room(folder, checkpoint.estimate_bytes(self.learner, self.settings.upkeep.keep))
             named = [(name, each) for name, part in self.parts.items() for each in part]
             write_manifest(self.out / "corpus.jsonl", [replace(each, split=name) for name, each in named])
@@ -235,19 +239,13 @@ class _Session:
             encoder.save(self.out / "encoder", self._card(run.step))
         return Pretrained(self.out, encoder, self.settings, run.step, self.stop.exit_code, self._picture())
 
-    def _check_shape(self, start: Encoder) -> None:
-        if start.config != self.learner.encoder.config:
-            raise ConfigError(
-                "--init: the encoder there has another shape than the settings ask for, "
-                "expected the same frontend and context; choose the preset it was trained with"
-            )
-
     def _settle_steps(self, budget: float | None, begun: bool) -> None:
         """Turn a budget into steps, once; a resumed run keeps what its config says."""
-        config_file = self.out / "config.toml"
-        if budget is not None and config_file.is_file():
-            steps = config.read_toml(config_file).get("train", {}).get("steps", self.settings.train.steps)
+        first = self.out / "config.toml"
+        if budget is not None and first.is_file():
+            steps = config.read_toml(first).get("train", {}).get("steps", self.settings.train.steps)
             self._set_steps(steps)
+            self.say(f"{self.out}: {steps} steps, as settled at its first start; --budget no longer changes that")
             begun = True
         if begun:
             return

@@ -79,6 +79,17 @@ def settings(
     return config.overlay(resolved, config.assignments(changes))
 
 
+def sets_steps(objective: str, preset: str) -> bool:
+    """Whether a preset file of the user's own says `train.steps`; that of a preset of ours is a mere suggestion.
+
+    Raises:
+        ConfigError: As `settings`.
+    """
+    ours = Path(str(files("mockingjay") / "presets"))
+    read = _preset(objective, preset)
+    return any("steps" in table.get("train", {}) for path, table in read if not path.is_relative_to(ours))
+
+
 def _preset(objective: str, preset: str | None) -> list[tuple[Path, dict[str, Any]]]:
     """Read a preset and those it extends, the first of them first."""
     read: list[tuple[Path, dict[str, Any]]] = []

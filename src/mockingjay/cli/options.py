@@ -41,9 +41,12 @@ def allowance(budget: str | None, changes: Sequence[str], default: str | None = 
     """Read a budget in seconds; None where the number of steps is set instead.
 
     Raises:
-        ConfigError: It is not a duration, or both are given.
+        ConfigError: It is not a duration, both are given, or a change is no assignment.
     """
-    fixed = any(change.partition("=")[0].strip() == "train.steps" for change in changes)
+    from mockingjay.core.config import assignments
+
+    train = assignments(changes).get("train")
+    fixed = isinstance(train, dict) and "steps" in train
     if fixed and budget is not None:
         raise ConfigError("--steps and --budget: both given, expected one of them; leave one out")
     text = budget if budget is not None or fixed else default

@@ -27,10 +27,13 @@ def pretrain(
     from mockingjay.core.config import to_toml
     from mockingjay.core.errors import ConfigError
     from mockingjay.data.corpora import open_corpus
+    from mockingjay.data.manifest import amount
+    from mockingjay.data.splits import untested
     from mockingjay.encoders.encoder import Encoder
     from mockingjay.open import open_representation
-    from mockingjay.pretrain import examine, pretrain, recognise, untested
+    from mockingjay.pretrain import examine, pretrain, recognise
     from mockingjay.settings import settings
+    from mockingjay.train.ledger import beginning
 
     shortcuts = {"train.steps": steps, "upkeep.save_every": save_every}
     changes = [*(changes or ()), *(f"{path}={value}" for path, value in shortcuts.items() if value is not None)]
@@ -39,17 +42,16 @@ def pretrain(
     start = open_representation(init) if init is not None else None
     if start is not None and not isinstance(start, Encoder):
         raise ConfigError(f"--init {init}: not an encoder of ours, expected a run or encoder folder; choose one")
+    recognise(chosen, out, init=beginning(start))
     corpus = open_corpus(data)
     if dry_run:
-        recognise(chosen, out)
         print(to_toml(chosen, comments=True), end="")
-        print(f"# {corpus.name}: {len(corpus.utterances)} utterances, {corpus.seconds / 3600:.2f} h")
+        print(f"# {corpus.name}: {amount(corpus.utterances)}")
         return
     say = teller(quiet)
     health = examine(corpus, chosen, out, say)
-    trained = pretrain(
-        chosen, untested(health.corpus.utterances), out, budget=allowed, device=device, start=start, say=say
-    )
+    learnt = untested(health.corpus.utterances, say)
+    trained = pretrain(chosen, learnt, out, budget=allowed, device=device, start=start, say=say)
     if trained.stopped:
         say(f"stopped at step {trained.steps}; the same command goes on")
         raise typer.Exit(trained.stopped)

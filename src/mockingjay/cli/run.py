@@ -25,14 +25,15 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Pre-train on a folder of speech, probe beside log-mel and a random encoder, and write a report."""
-    allowed = allowance(budget, changes or (), default="9m")
+    allowance(budget, changes or ())  # told before anything is imported
     from mockingjay.cli.output import print_rows, teller
     from mockingjay.data.corpora import open_corpus
     from mockingjay.data.talking import talking
     from mockingjay.run import run as library_run
-    from mockingjay.settings import settings
+    from mockingjay.settings import sets_steps, settings
 
     chosen = settings(objective, preset, changes or (), seed)
+    allowed = allowance(budget, changes or (), default=None if sets_steps(objective, preset) else "9m")
     say = teller(quiet or json)
     if audio is None:
         say("preparing the embedded corpus")

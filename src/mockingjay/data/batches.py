@@ -49,7 +49,7 @@ class BatchPlan:
 
         seconds: float = Field(default=72.0, gt=0)
         """Seconds of audio per optimiser step, over all ranks and accumulation steps."""
-        crop: float = Field(default=15.0, gt=0)
+        crop: float = Field(default=15.0, ge=0.01)
         """Longest stretch of an utterance in seconds; longer ones are cropped at random (code of TERA: 1500 frames)."""
         minimum: float = Field(default=0.1, ge=0)
         """Utterances shorter than this many seconds are left out (ours; the code of TERA: 2 s)."""

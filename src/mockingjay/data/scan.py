@@ -63,6 +63,7 @@ class Health:
         duplicates: Ids whose decoded samples are the same; digital silence is left out.
         levels: Percentile → dBFS.
         durations: Percentile → seconds.
+        left_out: Utterances that can be used and are shorter than was wanted; they count in no table.
     """
 
     corpus: Corpus
@@ -76,6 +77,7 @@ class Health:
     duplicates: tuple[tuple[str, ...], ...]
     levels: Mapping[int, float]
     durations: Mapping[int, float]
+    left_out: tuple[Utterance, ...] = ()
 
     @property
     def hours(self) -> float:
@@ -139,7 +141,9 @@ class Health:
         }
 
 
-def scan(corpus: Corpus, minimum_seconds: float, workers: int = 2, cache: Path | None = None) -> Health:
+def scan(
+    corpus: Corpus, minimum_seconds: float, workers: int = 2, cache: Path | None = None, wanted_seconds: float = 0.0
+) -> Health:
     """Decode every utterance once and say what the corpus holds.
 
     Args:
@@ -147,9 +151,11 @@ def scan(corpus: Corpus, minimum_seconds: float, workers: int = 2, cache: Path |
         minimum_seconds: Utterances shorter than this are refused; the model's receptive field, as a rule.
         workers: Threads; decoding runs outside the interpreter's lock.
         cache: A JSONL file that keeps what was measured, so that files that did not change are not decoded again.
+        wanted_seconds: Utterances shorter than this are left out; nothing is wrong with them.
     """
     known = _Cache(cache)
     accepted: list[Utterance] = []
+    left_out: list[Utterance] = []
     measures: list[Measure] = []
     refused = list(corpus.refused)
     for utterance, measured in _measured(corpus.utterances, known, workers):
@@ -159,10 +165,12 @@ def scan(corpus: Corpus, minimum_seconds: float, workers: int = 2, cache: Path |
             what = f"{measured.seconds:g} s long, expected at least {minimum_seconds:g} s"
             error = fault(utterance.path, "too-short", what, "join it with its neighbours, or remove it")
             refused.append(Refusal.of(error, utterance.id))
+        elif measured.seconds < wanted_seconds:
+            left_out.append(replace(utterance, seconds=measured.seconds))
         else:
             accepted.append(replace(utterance, seconds=measured.seconds))
             measures.append(measured)
-    return _health(Corpus(corpus.name, tuple(accepted), tuple(refused)), measures)
+    return _health(Corpus(corpus.name, tuple(accepted), tuple(refused)), measures, tuple(left_out))
 
 
 def inspect(
@@ -279,7 +287,7 @@ def _measure(utterance: Utterance) -> Measure | AudioError:
     )
 
 
-def _health(corpus: Corpus, measures: list[Measure]) -> Health:
+def _health(corpus: Corpus, measures: list[Measure], left_out: tuple[Utterance, ...]) -> Health:
     same: dict[str, list[str]] = defaultdict(list)
     for utterance, measure in zip(corpus.utterances, measures, strict=True):
         if measure.peak > SILENT:
@@ -297,6 +305,7 @@ def _health(corpus: Corpus, measures: list[Measure]) -> Health:
         duplicates=tuple(tuple(ids) for ids in same.values() if len(ids) > 1),
         levels=_percentiles([measure.level for measure in sounds]),
         durations=_percentiles([measure.seconds for measure in measures]),
+        left_out=left_out,
     )
 
 

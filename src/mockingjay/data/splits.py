@@ -6,21 +6,22 @@ Both are functions of the seed and the utterances' ids alone: a list in another 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from mockingjay.core.draw import address
 from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.types import Utterance
+from mockingjay.data.manifest import amount
 
 Role: TypeAlias = Literal["train", "dev", "test"]
 
 _HELD = 600.0  # seconds of audio that are held out at most
 
 _ROLES: Mapping[str, Role] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("dev", "valid", "validation", "val", "development"), "dev"),
-    **dict.fromkeys(("test", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("dev", "devset", "devel", "development", "valid", "validation", "val"), "dev"),
+    **dict.fromkeys(("test", "testing", "testset", "eval", "evaluation", "evalset"), "test"),
 }
 
 
@@ -28,6 +29,15 @@ def role(split: str | None) -> Role | None:
     """Say by its first word what a split is for: `train-clean-100`, `dev_other`, `eval92`; None where it does not."""
     found = re.match(r"[a-z]+", (split or "").lower())
     return _ROLES.get(found[0]) if found else None
+
+
+def untested(utterances: Iterable[Utterance], say: Callable[[str], None]) -> list[Utterance]:
+    """Leave out what a corpus's own split keeps for testing, and say how much that is."""
+    utterances = tuple(utterances)
+    tested = [each for each in utterances if role(each.split) == "test"]
+    if tested:
+        say(f"{amount(tested)}, left out for testing")
+    return [each for each in utterances if role(each.split) != "test"]
 
 
 def split(

@@ -66,4 +66,4 @@ def check_run(folder: Path, chosen: Settings, learnt: Sequence[Utterance], budge
     """
     part = hold_out(learnt, chosen.upkeep.held_out, chosen.batches.seed)["train"]
     fingerprint = BatchPlan(part, chosen.batches).fingerprint
-    ledger.check(folder, chosen, fingerprint, ledger.HARMLESS | ({"steps"} if budget else set()))
+    ledger.check(folder, chosen, fingerprint, ledger.HARMLESS | ({"train.steps"} if budget else set()))

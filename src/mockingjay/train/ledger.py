@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import socket
 import sys
 import tomllib
@@ -13,13 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mockingjay.core.config import Config, to_toml
 from mockingjay.core.errors import CheckpointError, ConfigError, MachineError
 from mockingjay.core.files import write_atomically, writing
+from mockingjay.train.checkpoint import fingerprint_of
 
 _PACKAGES = ("mockingjay-speech", "torch", "numpy", "soundfile", "soxr", "safetensors")
-HARMLESS = frozenset({"save_every", "validate_every", "log_every", "keep", "refused", "workers", "cache", "collapsed"})
-"""Keys that change no weight, by their last word; all others are fixed when a run starts."""
+_UPKEEP = ("save_every", "validate_every", "log_every", "keep", "refused", "workers", "cache", "collapsed")
+HARMLESS = frozenset(f"upkeep.{key}" for key in _UPKEEP)
+"""Keys that change no weight; all others are fixed when a run starts."""
+RANDOM = "random weights"  # what a run begins with where it is given no encoder
 
 
 @contextmanager
@@ -56,29 +62,36 @@ def begun(folder: Path) -> bool:
     return (folder / "config.toml").exists() and (folder / "provenance.json").exists()
 
 
+def beginning(start: nn.Module | None) -> str:
+    """Name the weights that a run begins with."""
+    return RANDOM if start is None else fingerprint_of(start.state_dict())
+
+
 def check(
-    folder: Path, config: Config, fingerprint: str | None = None, harmless: Collection[str] = HARMLESS
-) -> list[str]:
+    folder: Path,
+    config: Config,
+    fingerprint: str | None = None,
+    harmless: Collection[str] = HARMLESS,
+    init: str | None = None,
+) -> None:
     """Find out, without writing anything, whether a folder is free or holds this very run.
 
     Args:
         folder: The run's folder.
         config: The resolved settings.
         fingerprint: Of the corpus; None where it is not known yet.
-        harmless: Last words of the keys that may change from start to start.
-
-    Returns:
-        The harmless keys that differ from the last start.
+        harmless: Keys that may change from start to start.
+        init: As `beginning` names it; None where it is not known yet.
 
     Raises:
-        ConfigError: The folder holds a run with other settings or another corpus.
+        ConfigError: The folder holds a run with other settings, another corpus or another beginning.
         CheckpointError: Its provenance.json is damaged.
     """
     if not begun(folder):
-        return []
-    data = _read(folder / "provenance.json")["data"]
-    changed = _differences(folder / "config.toml", to_toml(config))
-    telling = [key for key in changed if key.rsplit(".", 1)[-1] not in harmless]
+        return
+    record = _read(folder / "provenance.json")
+    data, first = record["data"], record.get("init")
+    telling = [key for key in _differences(folder / "config.toml", to_toml(config)) if key not in harmless]
     if telling:
         raise ConfigError(
             f"{folder}: holds a run with other settings ({', '.join(telling)}), expected those in its config.toml; "
@@ -89,10 +102,14 @@ def check(
             f"{folder}: holds a run on another corpus ({data[:12]}), expected the same utterances "
             f"({fingerprint[:12]}); give the same data or choose another --out"
         )
-    return changed
+    if None not in (init, first) and init != first:  # an older version has not written it down
+        raise ConfigError(
+            f"{folder}: holds a run that began with {_called(first)}, expected the same and not {_called(init)}; "
+            "give the same --init or choose another --out"
+        )
 
 
-def claim(folder: Path, config: Config, fingerprint: str, harmless: Collection[str] = HARMLESS) -> list[str]:
+def claim(folder: Path, config: Config, fingerprint: str, init: str = RANDOM) -> None:
     """Make a folder this run's, or find that it is already.
 
     Writes config.toml and provenance.json; a resumed run adds its start to the latter.
@@ -101,32 +118,27 @@ def claim(folder: Path, config: Config, fingerprint: str, harmless: Collection[s
         folder: The run's folder.
         config: The resolved settings.
         fingerprint: Of the corpus.
-        harmless: As in `check`.
-
-    Returns:
-        As `check`.
+        init: As `beginning` names it.
 
     Raises:
         ConfigError: As `check`.
         CheckpointError: As `check`.
         MachineError: The folder cannot be written.
     """
-    changed = check(folder, config, fingerprint, harmless)
+    check(folder, config, fingerprint, init=init)
     provenance = folder / "provenance.json"
-    record = _read(provenance) if begun(folder) else {"data": fingerprint, "starts": []}
+    record = _read(provenance) if begun(folder) else {"data": fingerprint, "init": init, "starts": []}
     record["starts"].append(origin())
     write_atomically(folder / "config.toml", to_toml(config).encode())
     write_atomically(provenance, (json.dumps(record, indent=2) + "\n").encode())
-    return changed
 
 
 def origin(command: Sequence[str] | None = None) -> dict[str, Any]:
     """Say what is about to run: versions, platform, source commit and command, without the home folder's name."""
     command = sys.argv if command is None else command
-    home = str(Path.home())
     words = [Path(word).name if index == 0 else word for index, word in enumerate(command)]
     return {
-        "command": [word.replace(home, "~") for word in words],
+        "command": [_homeless(word) for word in words],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -171,6 +183,16 @@ class Metrics:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _called(init: Any) -> str:
+    return RANDOM if init == RANDOM else f"an encoder's ({str(init)[:12]})"
+
+
+def _homeless(word: str) -> str:
+    """Write ~ for the home folder; there may be none, as in a container, or it may be the root, which names nobody."""
+    home = os.path.expanduser("~")  # noqa: PTH111 -- it stays ~ where Path.home() would raise
+    return re.sub(rf"(?<!\w){re.escape(home)}(?!\w)", "~", word) if home not in ("~", "/") else word
 
 
 def _step(line: bytes) -> int | float:
