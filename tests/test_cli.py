@@ -185,7 +185,9 @@ def test_finetune(trained, talking, files, tmp_path):
     said = json.loads(works(*command, "--set", "live.epochs=1", "--set", "seeds=1", "--json"))
     assert said["tune"] == "all" and said.keys() >= ROW
     assert works("predict", tmp_path, files[0]).split("\t")[1] in ("f", "m")
-    assert "epochs=N" in mockingjay("finetune", "--help").out
+    assert said["training"] == "live" and list(said["sweep"]) == ["0.0004"]
+    helped = mockingjay("finetune", "--help").out
+    assert "epochs=N" in helped and "live.learning_rates=[1e-4,4e-4,4e-3]" in helped
 
 
 def test_dry_run_writes_nothing(talking, tmp_path):

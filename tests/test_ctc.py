@@ -49,9 +49,8 @@ def spoken(tmp_path_factory):
     return list(distinct(speak(tmp_path_factory.mktemp("speech"))))
 
 
-def fitted(spoken, seeds=2, decoder=None, memory=8.0, live=None, frozen=QUICK):
+def fitted(spoken, seeds=2, decoder=None, memory=8.0, frozen=QUICK):
     config = Config(frozen=frozen, seeds=seeds, memory=memory, decoder=decoder or Decoder())
-    config = config.model_copy(update={"live": config.live.model_copy(update=live or {})})
     parts = spoken[:24], spoken[24:32], spoken[32:]
     return fit_probe(Onsets(), open_task("phones"), *parts, config, "toy", "made")
 
@@ -311,8 +310,8 @@ def test_units_that_training_lacks_are_refused_or_errors(spoken):
 def test_states_beyond_memory_are_computed_anew(spoken):
     fast = replace(spoken[3], alignment=tuple((n / 1e4, (n + 1) / 1e4, f"p{n % CODES}") for n in range(200)))
     few = QUICK.model_copy(update={"learning_rates": (1e-1,)})
-    live = {"seconds": 3.0, "epochs": 8}
-    result = fitted([*spoken[:3], fast, *spoken[4:]], memory=1e-9, seeds=1, live=live, frozen=few)
+    result = fitted([*spoken[:3], fast, *spoken[4:]], memory=1e-9, seeds=1, frozen=few)
+    assert result.row["training"] == "streamed"
     assert result.infeasible == (fast.id,) and result.row["value"] < 0.5
 
 

@@ -1,4 +1,5 @@
 import copy
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,15 +12,18 @@ from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.types import Batch, Hidden, Waves
 from mockingjay.data.quarantine import Quarantine
 from mockingjay.downstream import fit_probe, open_task
-from mockingjay.downstream.features import cache, load
+from mockingjay.downstream.features import bytes_needed, cache, load
 from mockingjay.downstream.fit import Config
-from mockingjay.downstream.frozen import FrozenTraining
+from mockingjay.downstream.frozen import FrozenTraining, passes
 from mockingjay.downstream.heads import build_head
 from mockingjay.downstream.mix import Mix, Mixed
 from mockingjay.downstream.partition import shares, usable
+from mockingjay.downstream.parts import Demand, Parts, Whole, hold
 from mockingjay.downstream.probe import Probe
+from mockingjay.downstream.storage import load_probe, save_probe
 from mockingjay.downstream.tasks import Label, Phone
 
+AdamW = torch.optim.AdamW
 PHONES = tuple(f"p{code}" for code in range(CODES))
 QUICK = FrozenTraining.Config(learning_rates=(1e-2, 1e-1), updates=80, rows=256, evaluations=8)
 
@@ -140,6 +144,55 @@ def test_training_rows_come_out_standardised_whatever_the_weights(read):
     torch.testing.assert_close(out.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(out[:, :5].std(0), torch.ones(5), atol=1e-3, rtol=0)
     assert out[:, 5].abs().max() < 1e-2
+
+
+def test_raw_weights_may_leave_the_simplex():
+    mix = Mix("mix", 3, 4, weighing="raw")
+    torch.testing.assert_close(mix.weights, torch.full((3,), 1 / 3))
+    with torch.no_grad():
+        mix.logits.copy_(torch.tensor([2.0, -1.0, 0.5]))
+    stack = torch.randn(3, 2, 5, 4)
+    torch.testing.assert_close(mix(stack).values, 2 * stack[0] - stack[1] + 0.5 * stack[2])
+    assert mix.weights.requires_grad and not Mix("last", 3, 4, weighing="raw").logits.requires_grad
+
+
+def test_a_mean_learns_nothing_and_is_the_average():
+    mix, stack = Mix("mix", 3, 4, weighing="mean"), torch.randn(3, 2, 5, 4)
+    assert not list(mix.parameters()) and mix.weights.tolist() == pytest.approx([1 / 3] * 3)
+    torch.testing.assert_close(mix(stack).values, stack.mean(0))
+
+
+def test_a_mix_may_leave_out_the_projected_input():
+    mix = Mix("mix", 3, 4, lowest=1)
+    assert mix.layers == (1, 2) and mix.weights.tolist() == [0.5, 0.5]
+    assert Mix("last", 3, 4, lowest=1).layers == (2,) and Mix("layer:0", 3, 4, lowest=1).layers == (0,)
+    with pytest.raises(
+        ConfigError, match=r"probe\.lowest: 3, expected 0 to 2, the layers of this representation; lower"
+    ):
+        Mix("mix", 3, 4, lowest=3)
+
+
+@pytest.mark.parametrize(("weights", "lowest"), [("softmax", 0), ("raw", 1), ("mean", 0)])
+def test_stored_mixes_come_back(spoken, tmp_path, weights, lowest):
+    result = fitted(spoken, read="mix", weights=weights, lowest=lowest, seeds=1)
+    layers = [layer["layer"] for layer in result.row["layers"]]
+    found = [layer["weight"] for layer in result.row["layers"]]
+    assert (result.row["weights"], result.row["lowest"], layers) == (weights, lowest, list(range(lowest, 3)))
+    assert result.row["value"] > 0.99 and (sum(found) == pytest.approx(1)) == (weights != "raw")
+    save_probe(result.probe, tmp_path, "toy")
+    card = json.loads((tmp_path / "probe.json").read_text())
+    if weights == "softmax":  # as stored before there was a choice
+        del card["probe"]["weights"], card["probe"]["lowest"]
+        (tmp_path / "probe.json").write_text(json.dumps(card))
+    again = load_probe(tmp_path, lambda name: Toy())
+    torch.testing.assert_close(again.mix.weights, result.probe.mix.weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("weights", "factors"), [("softmax", (1, 10)), ("raw", (1, 1)), ("mean", (1,))])
+def test_raw_weights_learn_at_the_rate_of_the_head(spoken, optimisers, weights, factors):
+    fitted(spoken, read="mix", weights=weights, seeds=1)
+    rates = [[group["rate"] for group in groups if group["params"]] for groups in optimisers]
+    assert rates == [[pytest.approx(rate * factor) for factor in factors] for rate in QUICK.learning_rates]
 
 
 def test_normalised_layers_have_one_scale():
@@ -281,12 +334,116 @@ def test_fine_tuning_counts_its_epochs_exactly(spoken, monkeypatch):
     assert sorted(each.id for each in trained) == sorted(each.id for each in spoken[:24] * 2)
 
 
-def test_states_beyond_memory_are_computed_anew(spoken):
-    base = config(seeds=1)
-    live = base.live.model_copy(update={"epochs": 6, "seconds": 3.0})
-    small = base.model_copy(update={"memory": 1e-9, "live": live})
-    result = fit_probe(Toy(), open_task("phone"), spoken[:24], spoken[24:32], spoken[32:], small)
-    assert result.row["value"] > 0.9 and result.row["tune"] == "head"
+@pytest.mark.parametrize("way", ["frozen", "tuned"])
+def test_a_row_says_what_dev_said_of_every_rate(spoken, way):
+    base = config(seeds=2) if way == "frozen" else tuned(learning_rates=(1e-4, 3e-2), epochs=4)
+    row = fit_probe(Toy(), open_task("phone"), spoken[:24], spoken[24:32], spoken[32:], base).row
+    assert list(row["sweep"]) == (["0.01", "0.1"] if way == "frozen" else ["0.0001", "0.03"])
+    assert row["sweep"][f"{row['learning_rate']:g}"] == max(row["sweep"].values()) and json.dumps(row)
+    assert row["training"] == ("frozen" if way == "frozen" else "live") and row["dev"][0] == max(row["sweep"].values())
+
+
+# States that do not fit in memory
+
+
+@pytest.fixture
+def optimisers(monkeypatch):
+    """The parameter groups of every optimiser that is made."""
+    made = []
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **how: made.append(groups) or AdamW(groups, **how))
+    return made
+
+
+def noisy(spoken):
+    random = np.random.default_rng(0)
+
+    def heard(name):
+        return f"p{random.integers(CODES)}" if random.random() < 0.4 else name
+
+    return [
+        replace(each, alignment=tuple((start, end, heard(name)) for start, end, name in each.alignment))
+        for each in spoken
+    ]
+
+
+def at(memory, spoken, sets, **probe):
+    """Fit with room for so many times the states there are; count rows of updates, and learning rates as they fall."""
+    task, base = open_task("phone").learn(spoken), config(**probe)
+    everything = [each for chosen in sets for each in chosen]
+    needed = bytes_needed(Probe(Toy(), task, base.probe), everything) / 2**30
+    rows, rates = [], []
+    answer, step = Probe.answer, AdamW.step
+
+    def watched(self, stack, lengths):
+        rows.extend([stack.shape[2]] if self.training else [])
+        return answer(self, stack, lengths)
+
+    def stepped(self, *given):
+        rates.append([group["lr"] for group in self.param_groups])
+        return step(self, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Probe, "answer", watched)
+        patch.setattr(AdamW, "step", stepped)
+        result = fit_probe(Toy(), task, *sets, base.model_copy(update={"memory": memory * needed}))
+    return result, rows, rates
+
+
+def test_just_over_memory_a_head_is_trained_as_just_under_it(spoken, optimisers):
+    given = noisy(spoken)
+    sets = given[:24], given[24:32], given[32:]
+    under, rows, rates = at(1.000001, given, sets, read="mix", seeds=1)
+    groups = [[(len(each["params"]), each["rate"]) for each in made] for made in optimisers]
+    optimisers.clear()
+    over, parts, lower = at(0.999999, given, sets, read="mix", seeds=1)
+    assert (under.row["training"], over.row["training"]) == ("frozen", "streamed")
+    assert [[(len(each["params"]), each["rate"]) for each in made] for made in optimisers] == groups
+    assert set(parts) == {QUICK.rows} == {max(rows)}  # every update has its rows; a kept set's ends are shorter
+    longest = min(len(rates), len(lower), QUICK.updates)  # patience may end one of the trainings earlier
+    assert rates[:longest] == lower[:longest] and len(groups) == 2 and longest >= QUICK.updates // 2
+    assert list(under.row["sweep"]) == list(over.row["sweep"])
+    # Other draws of the same rows may tell 895 noisy test frames no better than their standard error, 0.016.
+    assert over.row["value"] == pytest.approx(under.row["value"], abs=0.016) and 0.5 < under.row["value"] < 0.75
+    assert over.row.keys() == under.row.keys() and over.row["layers"] != []
+
+
+def test_measuring_in_parts_changes_nothing(spoken):
+    sets = spoken[:2], spoken[2:30], spoken[30:]  # the training set is small enough to be kept
+    (under, *_), (over, *_) = (at(memory, spoken, sets, read="mix", seeds=1) for memory in (1.0001, 0.9999))
+    assert over.row == {**under.row, "training": "streamed"} and under.row["training"] == "frozen"
+    assert all(map(torch.equal, under.probe.weights().values(), over.probe.weights().values()))
+
+
+def test_a_pass_takes_a_share_of_the_frames_of_every_utterance(spoken):
+    probe = phone_probe()
+    frames = {each.id: round(100 * each.seconds) for each in spoken[:24]}
+    states = hold(probe, spoken[:24], Demand(room=8e3, piece=50, guesses=400))
+    assert isinstance(states, Parts) and states.count == 2 and states.share == 1.1 * 400 / sum(frames.values())
+    parts = list(states.once())
+    taken = torch.cat([part.owners for part in parts]).bincount(minlength=24)
+    assert all(4 * 8 * len(part.owners) < 1.5 * 8_000 for part in parts) and (taken > 0).all()
+    assert 400 < taken.sum() < 480 and not set(parts[0].owners.tolist()) & set(parts[1].owners.tolist())
+    for part in parts:  # each row still is what its utterance says
+        answers = [int(part.targets.answers[row, 0]) for row in range(len(part.owners))]
+        assert answers == part.stack[-1].argmax(-1).tolist()
+    one, same, other = (next(states.forever(50, seed)).stack for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other) and one.shape == (1, 1, 50, 8)
+    few = states.only([3, 5])
+    assert set(next(few.once()).owners.tolist()) == {3, 5} and isinstance(few, Whole)
+
+
+def test_what_does_not_fit_is_heard_once_a_training_or_as_often_as_it_is_read(spoken):
+    frames, train = sum(round(100 * each.seconds) for each in spoken[:24]), spoken[:24]
+    few, many = QUICK.model_copy(update={"updates": 1}), QUICK.model_copy(update={"updates": 100})
+    assert passes(phone_probe(), train, few) == 1 and passes(phone_probe(), train, many) == 100 * 256 / frames
+    recurrent = Probe(Toy(), Label(Label.Config(), ("a", "b", "c")), Probe.Config(head="gru"))
+    assert passes(recurrent, train, few.model_copy(update={"sequences": 12})) == 0.5
+
+
+def test_no_pass_without_end_where_nothing_can_be_read(spoken):
+    states = hold(phone_probe(), broken(spoken, *range(8))[:8], Demand(room=8e3, piece=10), Quarantine(budget=1.0))
+    with pytest.raises(DataError, match=r"corpus: none of 8 utterances can be read, expected audio; look at the first"):
+        next(states.forever(10, 0))
 
 
 # Files that cannot be read
@@ -299,10 +456,10 @@ def broken(spoken, *places):
 
 def quick(way):
     base = tuned() if way == "tuned" else config(seeds=1)
-    return base.model_copy(update={"memory": 1e-9 if way == "live" else base.memory})
+    return base.model_copy(update={"memory": 1e-9 if way == "streamed" else base.memory})
 
 
-@pytest.mark.parametrize("way", ["frozen", "live", "tuned"])
+@pytest.mark.parametrize("way", ["frozen", "streamed", "tuned"])
 @pytest.mark.parametrize("place", [3, 26, 36], ids=["train", "dev", "test"])
 def test_one_file_that_cannot_be_read_is_named_and_left_out(spoken, way, place, tmp_path):
     given, list_of_it = broken(spoken, place), tmp_path / "quarantine.jsonl"

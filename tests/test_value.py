@@ -105,7 +105,8 @@ def test_a_representation_that_knows_nothing_scores_nothing(tones):
 
 def test_trained_through_the_representation(tones):
     live = Config().live.model_copy(update={"learning_rates": (1e-1,), "seconds": 3.0, "epochs": 4})
-    result = fitted(tones, "energy", live=live, memory=1e-9)  # too little to keep states in
+    result = fitted(tones, "energy", live=live, probe=Probe.Config(tune="all"))
+    assert result.row["training"] == "live"
     assert result.row["metric"] == "R2" and np.isfinite(result.row["value"])
 
 

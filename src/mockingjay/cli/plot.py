@@ -142,9 +142,11 @@ def _weights(run: Path, probes: "list[Path]") -> dict[str, list[float]]:
     found = {}
     for folder in [*sorted(each.parent for each in run.glob("probes/*/probe.json")), *probes]:
         card = read_record(folder / "probe.json")
-        weights = [float(value) for value in card.get("layers", {}).values()]
-        if len(weights) > 1:
-            row = card.get("row") or {}
+        layers = card.get("layers", {})
+        if len(layers) > 1:
+            row, first = card.get("row") or {}, next(iter(layers))
+            left_out = min(int(first), 99) if first.isdecimal() else 0  # these weigh nothing
+            weights = [0.0] * left_out + [float(value) for value in layers.values()]
             found[f"{row['task']}, {row['data']}" if row else folder.name] = weights
     return found
 

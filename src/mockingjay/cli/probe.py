@@ -19,7 +19,7 @@ def probe(
     data: Data,
     task: TaskName,
     out: Out,
-    read: Annotated[str, typer.Option("--read", help="last, mix or layer:<index>.")] = "mix",
+    read: Annotated[str, typer.Option("--read", help="last, layer:<index>, or mix (and probe.weights).")] = "mix",
     tune: Annotated[str, typer.Option("--tune", help="head, or all to train the encoder too.")] = "head",
     head: Head = "linear",
     changes: Sets = None,
@@ -39,7 +39,7 @@ def probe(
     from mockingjay.downstream.transcribe import keep_errors
     from mockingjay.open import kept_name, open_representation
     from mockingjay.report.probe_report import write_probe_page
-    from mockingjay.report.tables import write_results
+    from mockingjay.report.tables import number, write_results
 
     config = overlay(Config(), {"seed": seed, "probe": {"read": read, "tune": tune, "head": head}})
     config = overlay(config, assignments(changes or ()))
@@ -64,6 +64,10 @@ def probe(
     rows = [result.row, *result.others]
     write_results(out / "results.json", rows)
     page = write_probe_page(out, shlex.join(["mockingjay", *sys.argv[1:]]), to_toml(config, comments=True))
+    sweep = result.row["sweep"]
+    if len(sweep) > 1:
+        tried = ", ".join(f"{rate} {number(value, result.row['metric'])}" for rate, value in sweep.items())
+        say(f"learning rates on dev: {tried}")
     print_rows(rows, json, quiet)
     say(f"report: {page}")
 
@@ -79,7 +83,12 @@ def finetune(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train an encoder and a head together; `--set live.epochs=N` for other than two epochs."""
+    """Train an encoder and a head together; `--set live.epochs=N` for other than two epochs.
+
+    One learning rate is tried, 4e-4. `--set live.learning_rates=[1e-4,4e-4,4e-3]` tries each with the first seed and
+    lets dev choose, at the cost of a whole training for every further rate; results.json says under `sweep` what dev
+    said of each.
+    """
     probe(representation, data, task, out, "last", "all", head, changes, seed, json, quiet)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mockingjay import audio
+from mockingjay.core.draw import address
 from mockingjay.core.errors import DataError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Hidden, Utterance, Waves
@@ -47,16 +48,20 @@ class Cache:
     sequential: bool  # a guess is about a whole sequence, not about a row
     utterances: int
 
-    def pieces(self, size: int, generator: torch.Generator | None = None) -> Iterator[Piece]:
+    def pieces(self, size: int, generator: torch.Generator | None = None, full: bool = False) -> Iterator[Piece]:
         """Walk through the cache.
 
         Args:
             size: Guesses in a piece.
             generator: Shuffles the pieces, and where the first begins; without it they come in the order of the rows.
+            full: Leave out, at either end, what does not fill a piece.
         """
         count = len(self.owners)
-        first = 0 if generator is None or count <= size else int(torch.randint(size, (), generator=generator))
+        choices = count % size + 1 if full else size
+        first = 0 if generator is None or count <= size else int(torch.randint(choices, (), generator=generator))
         bounds = [0, *range(first, count, size), count] if first else [*range(0, count, size), count]
+        if full and count > size:
+            bounds = list(range(first, count + 1, size))
         order = (
             range(len(bounds) - 1)
             if generator is None
@@ -160,29 +165,64 @@ def cache(
     Raises:
         DataError: A file is missing or bad, or all are.
     """
+    found = gather(probe, utterances, range(len(utterances)), seed, quarantine)
+    if found is None:
+        raise unreadable(utterances)
+    return found
+
+
+def unreadable(utterances: Sequence[Utterance]) -> DataError:
+    """Say that of a set nothing can be read."""
+    return DataError(
+        f"corpus: none of {len(utterances)} utterances can be read, expected audio; look at the first: "
+        f"{utterances[0].path}"
+    )
+
+
+def gather(
+    probe: Probe,
+    utterances: Sequence[Utterance],
+    chosen: Sequence[int],
+    seed: int | None = None,
+    quarantine: Quarantine | None = None,
+    share: float = 1.0,
+) -> Cache | None:
+    """Compute what a probe's head reads of some utterances of a set; None where none of them can be read.
+
+    Args:
+        probe: As for `cache`.
+        utterances: All of the set.
+        chosen: Indices of some; owners are among these.
+        seed: As for `cache`; also addresses which rows are kept.
+        quarantine: As for `cache`.
+        share: Of an utterance's labelled rows, drawn at random, that are kept; of sequences all are.
+
+    Raises:
+        DataError: A file is missing or bad.
+    """
     representation, task, head = probe.representation, probe.task, probe.head
     layers: list[list[Tensor]] = [[] for _ in probe.mix.layers]
     targets: list[Targets] = []
     lengths: list[int] = []
     owners: list[Tensor] = []
-    for indices, hidden in represent(representation, utterances, quarantine):
+    for indices, hidden in represent(representation, [utterances[place] for place in chosen], quarantine):
         stack, kept = head.thin(probe.mix.take(hidden), hidden.lengths)
         for place, (index, steps, rows) in enumerate(zip(indices, hidden.lengths.tolist(), kept.tolist())):
-            wanted = task.targets(utterances[index], representation.grid, steps)
+            utterance = utterances[chosen[index]]
+            wanted = task.targets(utterance, representation.grid, steps)
             values = stack[:, place, :rows]
             if not head.sequential:  # rows without a label are of no use
-                labelled = wanted.counts.sum(-1) > 0
-                wanted, values = wanted.take(labelled.nonzero()[:, 0]), values[:, labelled.to(values.device)]
+                useful = wanted.counts.sum(-1) > 0
+                if share < 1:
+                    useful &= torch.rand(len(useful), generator=generator_at("rows", seed, utterance.id)) < share
+                wanted, values = wanted.take(useful.nonzero()[:, 0]), values[:, useful.to(values.device)]
             for pile, layer in zip(layers, values):
                 pile.append(layer.clone())
             targets.append(wanted)
             lengths.append(values.shape[1])
-            owners.append(torch.full((len(wanted.answers),), index))
+            owners.append(torch.full((len(wanted.answers),), chosen[index]))
     if not targets:
-        raise DataError(
-            f"corpus: none of {len(utterances)} utterances can be read, expected audio; look at the first: "
-            f"{utterances[0].path}"
-        )
+        return None
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     order = (
         None
@@ -229,8 +269,17 @@ def _batches(utterances: Sequence[Utterance], seconds: float) -> Iterator[list[i
         yield batch
 
 
+def generator_at(*parts: object) -> torch.Generator:
+    """Make a generator with an address."""
+    return torch.Generator().manual_seed(address(*parts) & (2**63 - 1))
+
+
+def rows_needed(probe: Probe, utterances: Sequence[Utterance]) -> list[int]:
+    """Estimate how many rows a cache has of each utterance."""
+    hop = probe.representation.hop / SAMPLE_RATE
+    return [probe.head.kept(round(utterance.seconds / hop)) for utterance in utterances]
+
+
 def bytes_needed(probe: Probe, utterances: Sequence[Utterance]) -> int:
     """Estimate the size of a cache."""
-    hop = probe.representation.hop / SAMPLE_RATE
-    rows = sum(probe.head.kept(round(utterance.seconds / hop)) for utterance in utterances)
-    return 4 * len(probe.mix.layers) * probe.representation.dim * rows
+    return 4 * len(probe.mix.layers) * probe.representation.dim * sum(rows_needed(probe, utterances))

@@ -1,4 +1,4 @@
-"""Train through the representation with the loop that trains everything: fine-tuning, and heads on too many states.
+"""Train through the representation with the loop that trains everything: fine-tuning.
 
 FT2 is Mockingjay's fine-tuning of encoder and fresh head together for two epochs (section 2.3). One learning rate moves
 both, as published; 4e-4 is the released LARGE configuration's note for fine-tuning. An epoch is every training
@@ -42,7 +42,8 @@ class LiveTraining(Training):
         epochs: int = Field(default=2, ge=1)
         """Passes over the training utterances, each of them once a pass; FT2 has 2."""
         learning_rates: tuple[float, ...] = Field(default=(4e-4,), min_length=1)
-        """Peak rates to choose from on dev; the sources disagree between 4e-4 and 4e-3."""
+        """Peak rates to choose from on dev, each at the cost of a whole training; the sources disagree between 4e-4
+        and 4e-3. Of one rate alone dev chooses no more than the epoch."""
         seconds: float = Field(default=72.0, gt=0)
         """Seconds of audio per step; the paper's 6 utterances of 12 s."""
         warmup: float = Field(default=0.07, ge=0, le=1)
@@ -57,7 +58,6 @@ class LiveTraining(Training):
         probe: Probe.Config,
         config: Config,
         sets: Mapping[Literal["train", "dev", "test"], Sequence[Utterance]],
-        rates: tuple[float, ...],
         quarantine: Quarantine | None = None,
     ) -> None:
         self.representation = representation
@@ -66,12 +66,15 @@ class LiveTraining(Training):
         self.config = config
         self.sets = sets
         self.heard = sets["train"]
-        self._rates = rates
         self.quarantine = quarantine
 
     @property
+    def kind(self) -> Literal["live"]:
+        return "live"
+
+    @property
     def rates(self) -> tuple[float, ...]:
-        return self._rates
+        return self.config.learning_rates
 
     def train(self, rate: float, seed: int) -> Trained:
         plan = self._plan(self.sets["train"], seed)
@@ -121,8 +124,7 @@ class LiveTraining(Training):
 
     def _fresh(self, seed: int) -> Probe:
         torch.manual_seed(address("probe", seed) & (2**63 - 1))
-        tuned = self.probe.tune == "all"
-        representation = copy.deepcopy(self.representation) if tuned else self.representation
+        representation = copy.deepcopy(self.representation)
         probe = Probe(representation, self.task, self.probe).to(device_of(representation))
         sample = sorted(self.heard, key=lambda each: address("statistics", each.id))[:STATISTICS]
         probe.mix.fit(cache(probe, sample, quarantine=self.quarantine).stack)

@@ -1,7 +1,8 @@
 """Fit a probe and say what it reaches: rate and stopping chosen on dev, test measured once, several seeds, an interval.
 
 The learning rate is the hidden variable of probing figures (67 % or 81 % from the rate alone, s3prl issue 268), so
-every representation gets the same grid under the same budget of updates. Every seed trains with the best rate; the
+every representation gets the same grid under the same budget of updates, and what dev said of each rate is kept. Every
+seed trains with the best rate; the
 figure is the mean over seeds of what test shows where dev was best.
 """
 
@@ -21,7 +22,7 @@ from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
 from mockingjay.data.quarantine import Quarantine
 from mockingjay.downstream.decode import Decoder
-from mockingjay.downstream.features import bytes_needed, device_of
+from mockingjay.downstream.features import device_of
 from mockingjay.downstream.finetune import LiveTraining
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.partition import usable
@@ -40,7 +41,7 @@ class Config(config.Config):
     probe: Probe.Config = Probe.Config()
     """What is read, what is trained."""
     frozen: FrozenTraining.Config = FrozenTraining.Config()
-    """Training of a head on cached states of a frozen representation."""
+    """Training of a head on the states of a frozen representation, whether they fit in memory or not."""
     live: LiveTraining.Config = LiveTraining.Config()
     """Training through the representation."""
     seeds: int = Field(default=3, ge=1)
@@ -52,7 +53,7 @@ class Config(config.Config):
     decoder: Decoder = Decoder()
     """Of sequences; a search is measured beside the greedy reading."""
     memory: float = Field(default=8.0, gt=0)
-    """GiB that cached hidden states may take; beyond it they are computed anew in every pass."""
+    """GiB that hidden states of a frozen representation may take; what does not fit is computed anew in parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class Fitting:
         seed = self.config.seed if seed is None else seed
         check_feasible(self.task, sets["train"], self._infeasible)
         with self._forked():
-            trained = _choose(training, self.task, seed, self.config.seeds)
+            trained, trials = _choose(training, self.task, seed, self.config.seeds)
         counts = [training.measure(each.probe, "test") for each in trained]
         self.quarantine.check(len(self._everything))
         unread = tuple(each.id for each in self._everything if each.id in self.quarantine)
@@ -167,7 +168,9 @@ class Fitting:
         row = {
             **self._row(sets, seed),
             **_figures(self.task, scores, counts, seed),
+            "training": training.kind,
             "learning_rate": best.rate,
+            "sweep": {f"{each.rate:g}": each.dev for each in trials},
             "dev": [each.dev for each in trained],
             "layers": _layers(best.probe),
             "unseen": self.unseen,
@@ -193,6 +196,8 @@ class Fitting:
             "data": self.data,
             "read": probe.read,
             "tune": probe.tune,
+            "weights": probe.weights,
+            "lowest": probe.lowest,
             "head": probe.head,
             "classes": len(task.outputs),
             "points": int(pooled["test"].counts.sum()),
@@ -206,23 +211,24 @@ class Fitting:
         return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def _choose(training: Training, task: Task, seed: int, seeds: int) -> list[Trained]:
-    """Try the rates with the first seed, and train the other seeds with the one that dev likes best."""
+def _choose(training: Training, task: Task, seed: int, seeds: int) -> tuple[list[Trained], list[Trained]]:
+    """Try the rates with the first seed, and train the other seeds with the one that dev likes best.
+
+    Returns:
+        One training of each seed at that rate, and the trial of every rate.
+    """
     trials = [training.train(rate, seed) for rate in training.rates]
     first = max(trials, key=lambda each: task.merit(each.dev))
-    return [first, *(training.train(first.rate, seed + index) for index in range(1, seeds))]
+    return [first, *(training.train(first.rate, seed + index) for index in range(1, seeds))], trials
 
 
 def _training(
     representation: Representation, task: Task, config: Config, sets: Sets, quarantine: Quarantine
 ) -> Training:
-    probe, live = config.probe, config.live
-    if probe.tune == "all":
-        return LiveTraining(representation, task, probe, live, sets, live.learning_rates, quarantine)
-    everything = [each for chosen in sets.values() for each in chosen]
-    if bytes_needed(Probe(representation, task, probe), everything) > config.memory * 2**30:
-        return LiveTraining(representation, task, probe, live, sets, config.frozen.learning_rates, quarantine)
-    return FrozenTraining(representation, task, probe, config.frozen, sets, quarantine)
+    if config.probe.tune == "all":
+        return LiveTraining(representation, task, config.probe, config.live, sets, quarantine)
+    memory = config.memory * 2**30
+    return FrozenTraining(representation, task, config.probe, config.frozen, sets, quarantine, memory)
 
 
 def _clean(

@@ -1,8 +1,14 @@
-"""Train heads on cached hidden states: the encoder hears every utterance once, whatever the rates and seeds."""
+"""Train heads on the hidden states of a frozen representation.
+
+Where these fit in memory the encoder hears every utterance once, whatever the rates and seeds. Where they do not, all
+else stays as it is, learning rates, updates, rows of an update, schedule and stopping; only the states are computed
+anew, a part at a time (see `parts`). So how wide a representation is decides how long its head takes to train, and not
+how it is trained.
+"""
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,11 +22,13 @@ from mockingjay.core.draw import address
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
 from mockingjay.data.quarantine import Quarantine
-from mockingjay.downstream.features import Cache, Piece, cache, device_of
+from mockingjay.downstream.features import bytes_needed, device_of
+from mockingjay.downstream.parts import Demand, Parts, States, heard, hold
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import Task
 from mockingjay.downstream.training import Counts, Trained, Training
 
+Part = Literal["train", "dev", "test"]
 STATISTICS = 16_384  # rows to measure the standardisation on; a head absorbs any affine map, so a sample will do
 
 
@@ -33,7 +41,8 @@ class FrozenTraining(Training):
         learning_rates: tuple[float, ...] = Field(default=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1), min_length=1)
         """Tried with the first seed; dev decides."""
         mix_rate: float = Field(default=10.0, gt=0)
-        """Learning rate of the mixing weights over that of the head; logits of a softmax have farther to go."""
+        """Learning rate of the mixing weights over that of the head; logits of a softmax have farther to go. Raw
+        weights learn at the head's own rate, as in Mockingjay's released code."""
         updates: int = Field(default=500, ge=1)
         """Most optimiser steps of a training."""
         rows: int = Field(default=2048, ge=1)
@@ -55,23 +64,29 @@ class FrozenTraining(Training):
         task: Task,
         probe: Probe.Config,
         config: Config,
-        sets: Mapping[Literal["train", "dev", "test"], Sequence[Utterance]],
+        sets: Mapping[Part, Sequence[Utterance]],
         quarantine: Quarantine | None = None,
+        memory: float = math.inf,  # bytes
     ) -> None:
         self.config = config
         self.fresh = lambda: Probe(representation, task, probe).to(device_of(representation))
         self.task = task
         self.places = {each.id: index for index, each in enumerate(sets["train"])}
         self.device = device_of(representation)
+        self.counts = {name: len(chosen) for name, chosen in sets.items()}
         pattern = self.fresh()
-        pooled = config.sequences if pattern.head.sequential else config.utterances
-        self.size = config.rows if task.resolution == "frame" else pooled
-        self.caches = {
-            name: cache(pattern, chosen, 0 if name == "train" else None, quarantine) for name, chosen in sets.items()
-        }
-        stack = self.caches["train"].stack
+        self.size = _size(pattern, config)
+        self.sets: dict[Part, States] = {}
+        for name, room in _rooms(pattern, sets, memory).items():
+            demand = Demand(room, *((self.size, config.updates * self.size, 0) if name == "train" else ()))
+            self.sets[name] = hold(pattern, sets[name], demand, quarantine)
+        stack = next(self.sets["train"].once()).stack
         pattern.mix.fit(stack[:, :: max(1, stack.shape[1] // STATISTICS)])
         self.scale = pattern.mix.state_dict()
+
+    @property
+    def kind(self) -> Literal["frozen", "streamed"]:
+        return "streamed" if any(isinstance(each, Parts) for each in self.sets.values()) else "frozen"
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -82,13 +97,14 @@ class FrozenTraining(Training):
         torch.manual_seed(address("probe", seed) & (2**63 - 1))
         probe = self.fresh()
         probe.mix.load_state_dict(self.scale)
+        farther = config.mix_rate if probe.config.weights == "softmax" else 1.0
         groups = [
-            {"params": probe.head.parameters(), "rate": rate},
-            {"params": [probe.mix.logits], "rate": rate * config.mix_rate, "weight_decay": 0.0},
+            {"params": list(probe.head.parameters()), "rate": rate},
+            {"params": list(probe.mix.parameters()), "rate": rate * farther, "weight_decay": 0.0},
         ]
         optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay, fused=True)
         best, since = self._look(probe), 0
-        for update, piece in zip(range(1, config.updates + 1), self._forever(seed)):
+        for update, piece in zip(range(1, config.updates + 1), self.sets["train"].forever(self.size, seed)):
             for group in optimiser.param_groups:
                 group["lr"] = group["rate"] * 0.5 * (1 + math.cos(math.pi * (update - 1) / config.updates))
             optimiser.zero_grad()
@@ -106,33 +122,33 @@ class FrozenTraining(Training):
 
     def fewer(self, train: Sequence[Utterance]) -> "Training":
         fewer = copy.copy(self)
-        fewer.caches = {**self.caches, "train": self.caches["train"].only([self.places[each.id] for each in train])}
+        fewer.sets = {**self.sets, "train": self.sets["train"].only([self.places[each.id] for each in train])}
         return fewer
 
-    def measure(self, probe: Probe, name: Literal["train", "dev", "test"], task: Task | None = None) -> Counts:
-        return self._count(probe, self.caches[name], task or self.task)[0]
+    def measure(self, probe: Probe, name: Part, task: Task | None = None) -> Counts:
+        return self._count(probe, name, task or self.task)[0]
 
     def steps(self) -> Int[np.ndarray, " utterances"]:
-        cache = self.caches["train"]
-        assert cache.sequential, "only sequences are read step by step"
-        steps = np.zeros(cache.utterances, dtype=np.int64)
-        steps[cache.owners.cpu().numpy()] = cache.offsets.diff().cpu().numpy()
+        steps = np.zeros(self.counts["train"], dtype=np.int64)
+        for part in self.sets["train"].once():
+            assert part.sequential, "only sequences are read step by step"
+            steps[part.owners.cpu().numpy()] = part.offsets.diff().cpu().numpy()
         return steps
 
     def _look(self, probe: Probe) -> tuple[tuple[float, float], dict[str, Tensor]]:
         """The metric's merit and the negated loss on dev, with a copy of the weights; the loss decides among equals."""
-        counts, loss = self._count(probe, self.caches["dev"], self.task)
+        counts, loss = self._count(probe, "dev", self.task)
         probe.train()
         return (self.task.merit(counts.value), -loss), {name: value.clone() for name, value in probe.weights().items()}
 
     @torch.no_grad()
-    def _count(self, probe: Probe, cache: Cache, task: Task) -> tuple[Counts, float]:
+    def _count(self, probe: Probe, name: Part, task: Task) -> tuple[Counts, float]:
         """What each utterance earned of what there was, and the mean loss."""
         probe.eval()
-        earned = torch.zeros(cache.utterances, dtype=torch.float64, device=self.device)
+        earned = torch.zeros(self.counts[name], dtype=torch.float64, device=self.device)
         total = torch.zeros_like(earned)
         loss, weight = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for piece in cache.pieces(8 * self.size):
+        for piece in (piece for part in self.sets[name].once() for piece in part.pieces(8 * self.size)):
             logits = probe.answer(piece.stack, piece.lengths)
             owners = piece.owners.flatten()
             earned.index_add_(0, owners, task.earned(logits, piece.targets, piece.lengths).flatten().double())
@@ -141,7 +157,30 @@ class FrozenTraining(Training):
             loss, weight = loss + scored.sum, weight + scored.weight
         return Counts(earned.cpu().numpy(), total.cpu().numpy()), float(loss / weight.clamp(min=1))
 
-    def _forever(self, seed: int) -> Iterator[Piece]:
-        generator = torch.Generator().manual_seed(address("order", seed) & (2**63 - 1))
-        while True:
-            yield from self.caches["train"].pieces(self.size, generator)
+
+def passes(probe: Probe, train: Sequence[Utterance], config: FrozenTraining.Config) -> float:
+    """Tell how often one training hears its utterances where their states do not fit in memory."""
+    size = _size(probe, config)
+    return heard(probe, train, config.updates * size)
+
+
+def _size(probe: Probe, config: FrozenTraining.Config) -> int:
+    """Count the guesses of an update."""
+    pooled = config.sequences if probe.head.sequential else config.utterances
+    return config.rows if probe.task.resolution == "frame" else pooled
+
+
+def _rooms(probe: Probe, sets: Mapping[Part, Sequence[Utterance]], memory: float) -> dict[Part, float]:
+    """Share memory out, in bytes: to each set all it needs, or enough for a part of it.
+
+    Half is for sets that are kept whole, dev before all, which is looked at most often. A part takes an eighth: one of
+    the training set is still read while the next is computed, and one of another set is looked at in between.
+    """
+    needed = {name: float(bytes_needed(probe, chosen)) for name, chosen in sets.items()}
+    rooms: dict[Part, float] = dict.fromkeys(sets, memory / 8)
+    left = memory if sum(needed.values()) <= memory else memory / 2
+    order: tuple[Part, ...] = ("dev", "test", "train")
+    for name in order:
+        if needed[name] <= left:
+            rooms[name], left = needed[name], left - needed[name]
+    return rooms

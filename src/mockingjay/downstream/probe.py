@@ -18,7 +18,7 @@ from mockingjay.core.learner import Learner
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Batch, Loss, Utterance, Waves
 from mockingjay.downstream.heads import HeadKind, build_head
-from mockingjay.downstream.mix import Mix
+from mockingjay.downstream.mix import Mix, Weighing
 from mockingjay.downstream.tasks import Targets, Task
 
 
@@ -40,6 +40,10 @@ class Probe(Learner):
         """Linear, one or two hidden layers, or a recurrent network for utterances or for sequences."""
         normalise: bool = False
         """Give every layer a parameter-free layer norm before mixing."""
+        weights: Weighing = "softmax"
+        """Of a mix: learnt as a softmax, learnt `raw` without bounds, or fixed and equal: their `mean`."""
+        lowest: int = Field(default=0, ge=0)
+        """First layer of a mix; 1 leaves out layer 0, the projected input, as Mockingjay's code does."""
 
     def __init__(self, representation: Representation, task: Task, config: Config) -> None:
         super().__init__()
@@ -47,7 +51,8 @@ class Probe(Learner):
         self.config = config
         self.task = task
         self.representation = representation.requires_grad_(config.tune == "all")
-        self.mix = Mix(config.read, representation.depth, representation.dim, config.normalise)
+        depth, dim = representation.depth, representation.dim
+        self.mix = Mix(config.read, depth, dim, config.normalise, config.weights, config.lowest)
         self.head = build_head(config.head, representation.dim, len(task.outputs), task.resolution)
         self.train()
 

@@ -41,6 +41,11 @@ class Training(ABC):
 
     @property
     @abstractmethod
+    def kind(self) -> Literal["frozen", "streamed", "live"]:
+        """On states computed once, on the same states computed anew in parts, or through the representation."""
+
+    @property
+    @abstractmethod
     def rates(self) -> tuple[float, ...]:
         """Learning rates to choose from."""
 

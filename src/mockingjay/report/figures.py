@@ -173,7 +173,7 @@ def spectrograms(
 
 
 def layer_weights(weights: Mapping[str, Sequence[float]]) -> Drawing:
-    """Draw the learned mixing weights per layer, one panel per task; layer 0 is the input projection."""
+    """Draw the mixing weights per layer, one panel per task; layer 0 is the input projection."""
     columns = min(len(weights), 3)
     lines = -(-len(weights) // columns)
     with mpl.rc_context(STYLE):
@@ -192,8 +192,7 @@ def layer_weights(weights: Mapping[str, Sequence[float]]) -> Drawing:
             axes.set_ylabel("weight")
     tops = [f"{task}: most on layer {np.argmax(values)}, {max(values):.2f}" for task, values in weights.items()]
     caption = (
-        "Softmax weights with which each probe mixes the layers; layer 0 is the input projection, "
-        "the dashed line an even mix."
+        "Weights with which each probe mixes the layers; layer 0 is the input projection, the dashed line an even mix."
     )
     return Drawing(canvas, f"Layer weights. {'; '.join(tops)}.", caption)
 

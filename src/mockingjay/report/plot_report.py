@@ -57,7 +57,7 @@ def drawings(
         rebuilt: Of each utterance its id, the arguments of `figures.spectrograms`, and sounds by name.
         layers: An utterance's id, its layers, and seconds from a step to the next.
         maps: As for `plot_figures.projections`.
-        weights: Softmax weights per layer, by probe.
+        weights: Mixing weights per layer, by probe.
 
     Returns:
         Drawings by section, then by name of the file.

@@ -37,7 +37,7 @@ def run_page(
         metrics: Logged lines, as for `figures.training_curve`.
         spectrogram: The arguments of `figures.spectrograms`; None where the method rebuilds none.
         rows: Result rows, as for `tables.results_table`.
-        weights: Softmax weights per layer, by task.
+        weights: Mixing weights per layer, by task.
         settings_toml: The resolved configuration.
         provenance: Versions, seeds and fingerprints; nesting is allowed.
     """

@@ -22,7 +22,7 @@ from mockingjay.report.page import Cell, Table
 Row = Mapping[str, Any]
 KEYS = ("representation", "task", "metric", "value", "ci95", "n", "seed", "data")
 # What may tell two rows of one representation apart; shown beside its name where it does.
-SETTINGS = ("read", "tune", "layer", "head", "fraction", "seed", "decoder")
+SETTINGS = ("read", "weights", "lowest", "tune", "layer", "head", "fraction", "seed", "decoder")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from mockingjay.core.learner import Learner
 from mockingjay.core.types import Batch, Loss
 from mockingjay.data.batches import BatchPlan, Loader
 from mockingjay.downstream.features import bytes_needed
+from mockingjay.downstream.frozen import passes
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.questions import Question
 from mockingjay.encoders.encoder import Encoder, random_encoder
@@ -110,10 +111,12 @@ def _probing(ground: Ground, contestant: Contestant, question: Question, audio: 
     train, dev, test = (sum(each.seconds for each in part) for part in (parts.train, parts.dev, parts.test))
     shape = random_encoder(ground.settings[contestant.encoder].objective.encoder, ground.seed)
     probe = Probe(shape, question.task.learn(parts.train), how.probe)
-    if contestant.tune == "head" and bytes_needed(probe, [*parts.train, *parts.dev, *parts.test]) <= how.memory * 2**30:
+    if contestant.tune == "all":
+        trainings = len(how.live.learning_rates) + how.seeds - 1
+        looks = trainings * how.live.epochs * dev + how.seeds * test
+        return (trainings * how.live.epochs * train + looks * FORWARD) * audio
+    if bytes_needed(probe, [*parts.train, *parts.dev, *parts.test]) <= how.memory * 2**30:
         return (train + dev + test) * audio * FORWARD
-    rates = how.live.learning_rates if contestant.tune == "all" else how.frozen.learning_rates
-    passes = 1.0 if contestant.tune == "all" else FORWARD
-    trainings = len(rates) + how.seeds - 1
-    looks = trainings * how.live.epochs * dev + how.seeds * test
-    return (trainings * how.live.epochs * train * passes + looks * FORWARD) * audio
+    trainings = len(how.frozen.learning_rates) + how.seeds - 1
+    looks = trainings * (how.frozen.evaluations + 1) * dev + how.seeds * test
+    return (trainings * passes(probe, parts.train, how.frozen) * train + looks) * audio * FORWARD
