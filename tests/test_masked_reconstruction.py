@@ -1,5 +1,10 @@
+import json
+import shutil
+
 import pytest
+import soundfile
 import torch
+from command import refuses, works
 from speech_like import batch_of
 
 from mockingjay.core.draw import Draw
@@ -7,9 +12,11 @@ from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Frames
 from mockingjay.encoders.contexts.bidirectional import Bidirectional
 from mockingjay.objectives.masked_reconstruction import MaskedReconstruction
+from mockingjay.open import open_objective
 from mockingjay.settings import settings
 from mockingjay.train.loop import Run
 
+LINEAR = {"encoder.context.linear_input.weight", "encoder.context.linear_input.bias"}
 SMALL = ["objective.encoder.context.layers=1", "objective.encoder.context.dim=16"]
 
 
@@ -85,7 +92,7 @@ def test_masks_of_stacked_frames_hide_whole_steps_and_the_same_channels():
 def test_a_linear_input_network_begins_as_nothing():
     plain, linear = small(), small("objective.encoder.context.linear_input=true")
     missing = linear.load_state_dict(plain.state_dict(), strict=False).missing_keys
-    assert missing == ["encoder.context.linear_input.weight", "encoder.context.linear_input.bias"]
+    assert set(missing) == LINEAR
     torch.testing.assert_close(linear(batch_of(), 0.0, Draw(0)).sum, plain(batch_of(), 0.0, Draw(0)).sum)
 
 
@@ -96,8 +103,66 @@ def test_adaptation_moves_the_linear_input_network_alone_and_training_all_else(l
     run = Run(objective, Run.Config(steps=3, learning_rate=1e-2, warmup=0.0))
     list(run.ticks([(batch_of(),)] * 3))
     moved = {name for name, value in objective.state_dict().items() if not torch.equal(value, before[name])}
-    linear = {"encoder.context.linear_input.weight", "encoder.context.linear_input.bias"}
-    assert moved == (linear if learn == "linear-input" else set(before) - linear)
+    assert moved == (LINEAR if learn == "linear-input" else set(before) - LINEAR)
+
+
+QUICK = ("--steps", 32, "--set", "upkeep.validate_every=32", "--set", "objective.encoder.context.layers=1")
+
+
+@pytest.fixture(scope="module")
+def audio(tmp_path_factory):
+    """Noise of two bands that pulse each on its own, below 2 kHz and above; and the same with its spectrum mirrored."""
+    generator, time = torch.Generator().manual_seed(0), torch.arange(16_000) / 16_000
+    folder, bins = tmp_path_factory.mktemp("audio"), torch.arange(8001)
+    for number in range(20):
+        spectrum = torch.fft.rfft(torch.randn(16_000, generator=generator))
+        rate, begin = 3 + 4 * torch.rand(2, generator=generator), 6.28 * torch.rand(2, generator=generator)
+        pulses = torch.exp(2 * torch.sin(6.28 * rate[:, None] * time + begin[:, None]))
+        bands = torch.fft.irfft(spectrum * torch.stack([bins < 2000, bins >= 2000]))
+        samples = 0.02 * (bands * pulses).sum(0)
+        for name, sign in (("here", torch.ones(2)), ("elsewhere", torch.tensor([1.0, -1.0]))):
+            (folder / name).mkdir(exist_ok=True)
+            soundfile.write(folder / name / f"{number:02d}.wav", (samples * sign.repeat(8000)).numpy(), 16_000, "FLOAT")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adaptable(audio):
+    """A run that has a linear input network, at rest."""
+    words = ("--preset", "nano", "--set", "train.learning_rate=2e-2", *QUICK)
+    linear = ("--set", "objective.encoder.context.linear_input=true")
+    works("pretrain", "masked-reconstruction", *words, *linear, "--data", audio / "here", "--out", audio / "run")
+    return audio / "run"
+
+
+def adapting(data, out):
+    nano = ("--set", "objective.encoder.context.dim=32", "--set", "batches.seconds=24")
+    words = ("--preset", "tiny-adapt", "--set", "train.learning_rate=1e-2", *QUICK, *nano)
+    return ("pretrain", "masked-reconstruction", *words, "--data", data, "--out", out)
+
+
+def held_out(run):
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [row["validation"]["model"] for row in rows if "validation" in row]
+
+
+def test_adaptation_fits_a_run_to_other_audio(adaptable, audio, tmp_path):
+    works(*adapting(audio / "elsewhere", tmp_path), "--init", adaptable)
+    begun, ended = held_out(tmp_path)
+    assert held_out(adaptable)[-1] < 0.9 * begun and ended < 0.9 * begun
+    before, after = (open_objective(each, print)[0].state_dict() for each in (adaptable, tmp_path))
+    assert {name for name in before if not torch.equal(before[name], after[name])} == LINEAR
+
+
+def test_adaptation_wants_a_whole_run(adaptable, audio, tmp_path):
+    command = adapting(audio / "elsewhere", tmp_path / "adapted")
+    refuses(2, "--init: no run to adapt, expected one of this objective, whose heads rest like its encoder", *command)
+    shutil.copytree(adaptable / "encoder", tmp_path / "encoder")
+    sentence = (
+        "an encoder without the head that was trained with it and rests in adaptation, expected a run of masked-rec"
+    )
+    refuses(2, sentence, *command, "--init", tmp_path / "encoder")
+    assert not (tmp_path / "adapted" / "config.toml").exists()
 
 
 def test_adapting_what_is_not_there_is_refused():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mockingjay.core.config import read_toml, validate
-from mockingjay.core.errors import RepresentationError
+from mockingjay.core.errors import ConfigError, RepresentationError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Utterance
 from mockingjay.data.batches import Once
@@ -15,7 +15,8 @@ from mockingjay.encoders.frontends.fbank import Fbank
 from mockingjay.encoders.frontends.linear import Linear
 from mockingjay.encoders.frontends.log_mel import MOCKINGJAY_160, TERA_80
 from mockingjay.encoders.frontends.mfcc import MFCC
-from mockingjay.objectives import OBJECTIVES, build_objective
+from mockingjay.objectives import OBJECTIVES, ObjectiveConfig, build_objective
+from mockingjay.objectives.masked_reconstruction import MaskedReconstruction
 from mockingjay.objectives.objective import Objective
 from mockingjay.representations.features import Features
 from mockingjay.settings import Settings, settings
@@ -91,6 +92,34 @@ def open_objective(run: Path, say: Callable[[str], None]) -> tuple[Objective, Se
     learner.listen(open_representation)
     learner.load_state_dict(saved.model)
     return learner.eval(), chosen
+
+
+def open_start(name: str, chosen: ObjectiveConfig, say: Callable[[str], None]) -> Encoder | Objective:
+    """Open what pre-training goes on from: an encoder, or what adapts a run's network all of its objective.
+
+    Args:
+        name: A run or encoder folder.
+        chosen: The objective that is to go on.
+        say: Told of each damaged checkpoint that is passed over.
+
+    Raises:
+        ConfigError: There is no encoder of ours, or not the head that rests in adaptation.
+        RepresentationError: Nothing of that name is known.
+        CheckpointError: The folder holds a damaged encoder, or none of the run's checkpoints is whole.
+    """
+    encoder = open_representation(name)
+    if not isinstance(encoder, Encoder):
+        raise ConfigError(f"--init {name}: not an encoder of ours, expected a run or encoder folder; choose one")
+    if not (isinstance(chosen, MaskedReconstruction.Config) and chosen.adapts):
+        return encoder
+    run, _ = run_of(name)
+    opened = open_objective(run, say) if run is not None else None
+    if opened is None or not isinstance(opened[0], MaskedReconstruction):
+        raise ConfigError(
+            f"--init {name}: an encoder without the head that was trained with it and rests in adaptation, "
+            f"expected a run of {chosen.kind} with its checkpoints; name its folder"
+        )
+    return opened[0]
 
 
 def run_of(name: str) -> tuple[Path | None, frozenset[str]]:

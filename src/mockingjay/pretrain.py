@@ -20,7 +20,7 @@ from mockingjay.audio import AudioError
 from mockingjay.audio.write import write
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
-from mockingjay.core.errors import ConfigError, DataError, TrainingError
+from mockingjay.core.errors import DataError, TrainingError
 from mockingjay.core.files import writing
 from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance, Waves
 from mockingjay.data.batches import BatchPlan, Loader, Once
@@ -146,7 +146,7 @@ def pretrain(
     *,
     budget: float | None = None,
     device: str = "auto",
-    start: Encoder | None = None,
+    start: Encoder | Objective | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Pretrained:
     """Train an objective, or continue the run in `out`.
@@ -157,7 +157,7 @@ def pretrain(
         out: The run's folder.
         budget: Seconds the training may take; sets `train.steps` where the run begins.
         device: "auto", "cpu" or "cuda".
-        start: An encoder to go on from instead of random weights.
+        start: What to go on from instead of random weights: an encoder, or an objective with its heads.
         say: Told a line at a time.
 
     Raises:
@@ -202,23 +202,19 @@ class _Session:
         self.learner.to(group.device)
         self.cost = Estimate(math.inf, 0)  # until it is measured
 
-    def pretrain(self, budget: float | None, start: Encoder | None) -> Pretrained:
+    def pretrain(self, budget: float | None, start: Encoder | Objective | None) -> Pretrained:
         """Begin or continue, train, and write the encoder."""
         folder = self.out / "checkpoints"
         if self.plan.left_out:
             self.say(f"{amount(self.plan.left_out)}, left out as shorter than batches.minimum")
         saved = checkpoint.load_latest(folder, self.say)
         if saved is None:
-            if start is not None and start.config != self.learner.encoder.config:
-                raise ConfigError(
-                    "--init: the encoder there has another shape than the settings ask for, "
-                    "expected the same frontend and context; choose the preset it was trained with"
-                )
+            self.learner.check_start(start)
             if isinstance(self.learner.encoder.frontend, Recogniser):
                 teach(self.learner.encoder.frontend, open_representation)
             self.learner.prepare(Once(self.plan.utterances, self.plan.config, self.group.device))
             if start is not None:
-                self.learner.encoder.load_state_dict(start.state_dict())
+                self.learner.go_on_from(start)
         self._settle_steps(budget, begun=saved is not None)
         if self.group.writes:
             checkpoint.sweep(self.out, self.settings.upkeep.keep)

@@ -25,12 +25,10 @@ def pretrain(
     """Pre-train an encoder; the same command again continues where it was."""
     from mockingjay.cli.output import teller
     from mockingjay.core.config import to_toml
-    from mockingjay.core.errors import ConfigError
     from mockingjay.data.corpora import open_corpus
     from mockingjay.data.manifest import amount
     from mockingjay.data.splits import untested
-    from mockingjay.encoders.encoder import Encoder
-    from mockingjay.open import open_representation
+    from mockingjay.open import open_start
     from mockingjay.pretrain import examine, pretrain, recognise
     from mockingjay.settings import settings
     from mockingjay.train.ledger import beginning
@@ -39,16 +37,14 @@ def pretrain(
     changes = [*(changes or ()), *(f"{path}={value}" for path, value in shortcuts.items() if value is not None)]
     allowed = allowance(budget, changes)
     chosen = settings(objective, preset, changes, seed)
-    start = open_representation(init) if init is not None else None
-    if start is not None and not isinstance(start, Encoder):
-        raise ConfigError(f"--init {init}: not an encoder of ours, expected a run or encoder folder; choose one")
+    say = teller(quiet)
+    start = open_start(init, chosen.objective, say) if init is not None else None
     recognise(chosen, out, init=beginning(start))
     corpus = open_corpus(data)
     if dry_run:
         print(to_toml(chosen, comments=True), end="")
         print(f"# {corpus.name}: {amount(corpus.utterances)}")
         return
-    say = teller(quiet)
     health = examine(corpus, chosen, out, say)
     learnt = untested(health.corpus.utterances, say)
     trained = pretrain(chosen, learnt, out, budget=allowed, device=device, start=start, say=say)

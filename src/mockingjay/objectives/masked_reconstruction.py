@@ -6,10 +6,10 @@ ICASSP 2020, arXiv 2001.10603.
 SpecAugment's masks become the task: bands of frames and bands of channels are zeroed, and a linear decoder must rebuild
 the hidden cells, and these alone, under the squared error. Masks must be wide in both axes, or a recurrent network that
 reads both ways fills them by interpolation. A linear input network, the identity until then, adapts what was learnt to
-another domain while all else stays.
+another domain while all else stays, the decoder included.
 
-Differs from the paper: sizes and widths of the masks are ours, for its text was not at hand; the loss is that of the
-first author's later code, without its second draw of every width.
+Differs from the paper: sizes and widths of the masks are ours, for its text was not at hand, and so is that the decoder
+rests in adaptation; the loss is that of the first author's later code, without its second draw of every width.
 """
 
 from typing import Literal
@@ -30,7 +30,7 @@ from mockingjay.moves.alter import choose_bands, hide_channels
 from mockingjay.objectives.objective import Objective, Picture
 
 
-class Masks(config.Config):
+class Bands(config.Config):
     """Bands of one axis, each of a width drawn from 1 to the widest; they may overlap."""
 
     count: int = Field(default=2, ge=1)
@@ -48,18 +48,23 @@ class MaskedReconstruction(Objective):
         kind: Literal["masked-reconstruction"] = "masked-reconstruction"
         encoder: Encoder.Config = Encoder.Config(frontend=Fbank.Config(), context=Bidirectional.Config())
         """What is kept after training."""
-        time: Masks = Masks(widest=40)
+        time: Bands = Bands(widest=40)
         """Bands of frames."""
-        channel: Masks = Masks(widest=16)
+        channel: Bands = Bands(widest=16)
         """Bands of channels."""
         learn: Literal["network", "linear-input"] = "network"
-        """Train the network, a linear input network resting, or adapt the latter while the network rests."""
+        """Train the network, a linear input network resting, or the latter alone; a run's other weights then rest."""
 
         @model_validator(mode="after")
         def _has_what_is_learnt(self) -> "MaskedReconstruction.Config":
-            if self.learn == "linear-input" and not getattr(self.encoder.context, "linear_input", False):
+            if self.adapts and not getattr(self.encoder.context, "linear_input", False):
                 raise ValueError("learn 'linear-input' without one, expected encoder.context.linear_input=true")
             return self
+
+        @property
+        def adapts(self) -> bool:
+            """Whether a linear input network alone is trained."""
+            return self.learn == "linear-input"
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -68,8 +73,9 @@ class MaskedReconstruction(Objective):
         self.head = nn.Linear(self.encoder.dim, self.encoder.frontend.dim)
         self.head.apply(initialise)
         self.factor = rebuild.stacking(config.encoder.frontend)
+        self.adapts = config.adapts
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(("linear_input" in name) == (config.learn == "linear-input"))
+            parameter.requires_grad_(("linear_input" in name) == self.adapts)
 
     def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
         altered = self._alter(batch, draw)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
+from mockingjay.core.errors import ConfigError
 from mockingjay.core.learner import Learner
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Batch, Waves
@@ -36,14 +37,39 @@ class Objective(Learner, ABC):
         encoder: What is kept.
         draws_from: What an utterance's loss depends on besides the weights: itself alone, or its batch-mates too, and
             then also on the number of ranks and micro-batches among which a step's utterances are divided.
+        adapts: Whether it trains a part of a run's encoder while all else rests, heads included.
     """
 
     Config: ClassVar[type[config.Config]]
     encoder: Encoder
     draws_from: Literal["utterance", "batch"] = "utterance"
+    adapts: bool = False
 
     def listen(self, open_representation: Callable[[str], Representation]) -> None:
         """Open what the config names to listen to; called once, before `prepare` and before weights are loaded."""
+
+    def check_start(self, start: "Encoder | Objective | None") -> None:
+        """Find out before training whether it can go on from there.
+
+        Raises:
+            ConfigError: The encoder has another shape, or heads that rest are not to be had.
+        """
+        if self.adapts and not isinstance(start, type(self)):
+            raise ConfigError(
+                "--init: no run to adapt, expected one of this objective, whose heads rest like its encoder; "
+                "name its folder"
+            )
+        encoder = start.encoder if isinstance(start, Objective) else start
+        if encoder is not None and encoder.config != self.encoder.config:
+            raise ConfigError(
+                "--init: the encoder there has another shape than the settings ask for, "
+                "expected the same frontend and context; choose the preset it was trained with"
+            )
+
+    def go_on_from(self, start: "Encoder | Objective") -> None:
+        """Take over an encoder's weights, or all of an objective's."""
+        ours = self if isinstance(start, Objective) else self.encoder
+        ours.load_state_dict(start.state_dict())
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """See the corpus before step 0, into buffers; `batches` may be iterated more than once."""
