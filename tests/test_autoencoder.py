@@ -77,6 +77,11 @@ def test_published_forms(preset):
         objective = build_objective(chosen)
         assert sum(each.numel() for each in objective.decoder.say.parameters()) == 3 * 896 * (512 + 896 + 2)
         assert all(block.convolve.bias is None for block in objective.encoder.context.blocks)
+        # As in the code, a quarter of the mean square counts beside the mean likelihood of a sample.
+        bottleneck, dim = objective.encoder.context.bottleneck.train(), objective.encoder.context.dim
+        bottleneck.quantiser.codebook.zero_()
+        passed = bottleneck(torch.full((1, 1, dim), 2.0), torch.ones(1, 1, dtype=torch.bool), 0.0, Draw(0), ("u",))
+        assert passed.cost.item() / objective.encoder.hop == pytest.approx(0.25 * 2.0**2)
 
 
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS)
