@@ -5,7 +5,7 @@ arXiv 2005.08392.
 
 APC with its capacity in hand: what one of the recurrent layers says goes on as one of a few codes, drawn by a
 Gumbel-softmax. To foretell the frame n steps later as well as before, the layer must keep what matters most and drop
-the rest, so one sees what that is: phones long after speakers. With many codes, or none at all, it is APC.
+the rest, so one sees what that is: phones long after speakers. Without codes it is APC.
 
 Differs from the paper: as APC here, features are normalised per utterance, and padding is not scored. Noise is drawn
 per utterance and not from a stream.

@@ -107,37 +107,55 @@ def compare(
     asked = [question.at_most(UTTERANCES) for question in _widest(known)]
     learnt = learnable(health, known)
     _recognise(contestants, learnt, asked, out, budget, seed)
-    probes = out / "probes"
     comparison = Comparison(health.corpus.name, dict(contestants))
+    train = partial(pretrain, budget=budget, device=device, say=say)
     ask = partial(probe, asked=asked, say=say, probes=PROBES)
-    own = {plain: probes / plain.replace(":", "-")}
+    own = {plain: out / "probes" / plain.replace(":", "-")}
     comparison.rows += ask(plain, plain, open_representation(plain), folder=own[plain])
     yield comparison
-    for number, (name, chosen) in enumerate(contestants.items(), 1):
+    for number, name in enumerate(contestants, 1):
         say(f"{name}: {number} of {len(contestants)}")
-        try:
-            trained = pretrain(chosen, learnt, out / name, budget=budget, device=device, say=say)
-            if trained.stopped:
-                comparison.stopped = trained.stopped
-                yield comparison
-                return
-            comparison.contestants[name] = trained.settings  # a budget has set the steps
-            run = str((out / name).absolute())
-            opened = f"random:{run}@{seed}"
-            shape = address(chosen.objective.encoder.model_dump_json(), seed)  # objectives of one shape share it
-            places = own | {f"random:{name}": probes / f"random-{shape:016x}", name: probes / name}
-            rows = ask(f"random:{name}", opened, open_representation(opened), folder=places[f"random:{name}"])
-            rows += ask(name, run, trained.encoder, folder=places[name])
-        except (TrainingError, DataError, ConfigError, CheckpointError) as error:
-            say(f"{name} failed: {error}")
-            comparison.failures[name] = str(error)
-            comparison.rows.append(_failed(name, str(error), comparison.data, seed))
-        else:
-            curve = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text("utf-8").splitlines()]
-            comparison.curves[name] = curve
-            comparison.rows += [_beside(row, places) for row in rows]
-            comparison.rows.append(_held_out(name, trained, curve, learnt, comparison.data, seed))
+        _try(comparison, name, learnt, out, own, train, ask, seed, say)
         yield comparison
+        if comparison.stopped:
+            return
+
+
+def _try(
+    comparison: Comparison,
+    name: str,
+    learnt: Sequence[Utterance],
+    out: Path,
+    own: Mapping[str, Path],
+    train: Callable[[Settings, Sequence[Utterance], Path], Pretrained],
+    ask: Callable[..., list[dict[str, Any]]],
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    """Train a contestant, ask it and its untrained encoder, and add to the comparison what came of it."""
+    chosen = comparison.contestants[name]
+    try:
+        trained = train(chosen, learnt, out / name)
+        if trained.stopped:
+            comparison.stopped = trained.stopped
+            return
+        comparison.contestants[name] = trained.settings  # a budget has set the steps
+        run = str((out / name).absolute())
+        opened = f"random:{run}@{seed}"
+        shape = address(chosen.objective.encoder.model_dump_json(), seed)  # objectives of one shape share it
+        probes = out / "probes"
+        places = {**own, f"random:{name}": probes / f"random-{shape:016x}", name: probes / name}
+        rows = ask(f"random:{name}", opened, open_representation(opened), folder=places[f"random:{name}"])
+        rows += ask(name, run, trained.encoder, folder=places[name])
+    except (TrainingError, DataError, ConfigError, CheckpointError) as error:
+        say(f"{name} failed: {error}")
+        comparison.failures[name] = str(error)
+        comparison.rows.append(_failed(name, str(error), comparison.data, seed))
+        return
+    curve = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text("utf-8").splitlines()]
+    comparison.curves[name] = curve
+    comparison.rows += [_beside(row, places) for row in rows]
+    comparison.rows.append(_held_out(name, trained, curve, learnt, comparison.data, seed))
 
 
 def _beside(row: Row, places: Mapping[str, Path]) -> Row:

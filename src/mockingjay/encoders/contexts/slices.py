@@ -18,7 +18,7 @@ from mockingjay.core.config import Config as Table
 from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Frames, Hidden
 from mockingjay.encoders.contexts.context import Context
-from mockingjay.encoders.contexts.subsampled import MaskedBatchNorm
+from mockingjay.encoders.norms import MaskedBatchNorm
 
 _AT_ONCE = {"cpu": 16, "cuda": 1024}  # slices; a processor's cache holds few
 
@@ -54,7 +54,7 @@ class Slices(Context):
             )
         self.dim, self.depth, self.stride, self.causal = config.dim, 1, config.stride, False
         self.width = config.width
-        self.blocks = nn.ModuleList(map(Block, (1, *config.channels), config.channels))
+        self.blocks = nn.ModuleList(map(ConvolutionBlock, (1, *config.channels), config.channels))
         self.project = nn.Linear(config.channels[-1], config.dim)
 
     def forward(self, frames: Frames) -> Hidden:
@@ -84,7 +84,7 @@ class Slices(Context):
         return self.project(images.amax((2, 3)))
 
 
-class Block(nn.Module):
+class ConvolutionBlock(nn.Module):
     """A convolution of three channels' width, then one of three frames', normalised and rectified."""
 
     def __init__(self, inputs: int, filters: int) -> None:

@@ -17,7 +17,7 @@ from mockingjay.core.config import Config as Table
 from mockingjay.core.types import Frames, Hidden, valid_steps
 from mockingjay.encoders.bottlenecks import BOTTLENECKS, BottleneckConfig, Discrete
 from mockingjay.encoders.contexts.context import Context
-from mockingjay.encoders.contexts.subsampled import MaskedBatchNorm
+from mockingjay.encoders.norms import MaskedBatchNorm
 
 _HALVING = 4  # frames of the kernel that halves the rate
 

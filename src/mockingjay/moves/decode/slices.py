@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mockingjay.encoders.contexts.slices import Block, Slices
+from mockingjay.encoders.contexts.slices import ConvolutionBlock, Slices
 
 
 class SliceDecoder(nn.Module):
@@ -22,7 +22,7 @@ class SliceDecoder(nn.Module):
         channels = mirrored.channels[::-1]
         self.sizes = [(mirrored.width >> number, bins >> number) for number in range(len(channels))][::-1]
         self.seed = nn.Linear(inputs, channels[0] * self.sizes[0][0] * self.sizes[0][1])
-        self.blocks = nn.ModuleList(map(Block, (channels[0], *channels), channels))
+        self.blocks = nn.ModuleList(map(ConvolutionBlock, (channels[0], *channels), channels))
         self.draw = nn.Conv2d(channels[-1], outputs, 1)
 
     def forward(
