@@ -12,7 +12,7 @@ from speech_like import batch_of
 
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError
-from mockingjay.core.types import Batch, Frames
+from mockingjay.core.types import Batch, Frames, Hidden
 from mockingjay.moves.contrast import compare, draw_negatives, info_nce
 from mockingjay.objectives import build_objective
 from mockingjay.settings import settings
@@ -26,10 +26,11 @@ ABLATIONS = {
     "gru": {"encoder.context.cell": "gru"},
 }
 SHORT = (8000, 6000)
+SEEDS = 16
 
 
-def nano(name, *changes):
-    torch.manual_seed(1)
+def nano(name, *changes, seed=1):
+    torch.manual_seed(seed)
     return build_objective(settings(name, "nano", changes).objective)
 
 
@@ -82,8 +83,38 @@ def test_the_loss_starts_at_chance(name):
     assert {part: (value / loss.weight).item() for part, value in loss.parts.items()} == pytest.approx(
         {"chance": marginal}
     )
-    accuracies = objective.train()(batch_of(), 0.0, Draw(0)).parts
-    assert list(accuracies) == [f"accuracy {step}" for step in range(1, 5)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_before_training_one_in_so_many_is_right(name):
+    shares = []
+    for seed in range(SEEDS):
+        objective = nano(name, seed=seed).train()
+        loss = objective(batch_of((8000, 6000), seed=2 * seed), 0.0, Draw(seed))
+        assert list(loss.parts) == [f"accuracy {step}" for step in range(1, 5)]
+        shares.append(torch.stack(list(loss.parts.values())) / loss.weight)
+    shares = torch.stack(shares).mean(1)  # of each network; distances share its negatives
+    error = shares.std().item() / SEEDS**0.5
+    chance = 1 / (objective.config.negatives.count + 1)
+    assert 0 < error < 0.1 * chance and shares.mean().item() == pytest.approx(chance, abs=4 * error)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "vq-wav2vec"])
+def test_frames_learn_from_being_told_apart_and_not_from_being_read_alone(name, monkeypatch):
+    objective = nano(name)
+    objective.prepare([batch_of(SHORT)])
+    context = objective.encoder.context
+    reads = "read" if name == "vq-wav2vec" else "forward"  # its quantiser stands between
+    read = getattr(context, reads)
+
+    def detached(frames):
+        hidden = read(frames)
+        return Hidden(tuple(layer.detach() for layer in hidden.layers), hidden.lengths)
+
+    monkeypatch.setattr(context, reads, detached)
+    objective.train()(batch_of(SHORT), 0.0, Draw(0)).sum.backward()
+    gradients = {key: each.grad for key, each in objective.encoder.frontend.named_parameters()}
+    assert gradients and all(each is not None and each.abs().sum() > 0 for each in gradients.values()), gradients.keys()
 
 
 @pytest.mark.parametrize("name", METHODS)
