@@ -20,7 +20,7 @@ from mockingjay.audio import AudioError
 from mockingjay.audio.write import write
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
-from mockingjay.core.errors import DataError, TrainingError
+from mockingjay.core.errors import ConfigError, DataError, TrainingError
 from mockingjay.core.files import writing
 from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance, Waves
 from mockingjay.data.batches import BatchPlan, Loader, Once
