@@ -18,9 +18,12 @@ from mockingjay.downstream import open_task
 from mockingjay.downstream.fit import Config, Fitting, fit_probe
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.probe import Probe
+from mockingjay.encoders.encoder import Encoder
+from mockingjay.studies.decks import forecast
 from mockingjay.studies.decks import labels as library
 from mockingjay.studies.decks.contestants import CONTESTANTS
 from mockingjay.studies.decks.labels import nested
+from mockingjay.train.estimate import Estimate
 
 pytestmark = pytest.mark.drill  # whole commands
 
@@ -151,3 +154,27 @@ def test_the_same_command_reads_its_cells_back_and_the_table_s_encoders(whole, t
     assert theirs.keys() == ours.keys()
     assert {path.name for path in ours if ours[path] != theirs[path]} <= {"index.html"}
     refuses(2, "holds a sweep over labels with other seed", *swept(whole[0], talking), "--seed", 1)
+
+
+def test_cells_of_other_encoders_are_not_read_back(whole, talking, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(whole[0] / "labels", out / "labels")
+    shutil.copytree(whole[0], other, ignore=shutil.ignore_patterns("labels"))
+    encoder = Encoder.load(other / "base" / "encoder")
+    next(encoder.parameters()).data.mul_(1.001)  # as a budget or another machine would leave it: settings are the same
+    encoder.save(other / "base" / "encoder")
+    sentence = "holds a sweep over labels with other weights of base, expected those in its labels.json; take them back"
+    refuses(2, sentence, *swept(out, talking, "--table", other))
+    card = json.loads((out / "labels" / "labels.json").read_text())
+    (out / "labels" / "labels.json").write_text(json.dumps({**card, "weights of base": "of another training"}))
+    shutil.rmtree(other / "base" / "encoder")  # not trained to the end: what it comes to is known only then
+    refuses(2, sentence, *swept(out, talking, "--table", other), "--quiet")
+    assert set(card) > {f"weights of {name}" for name in ("base", "large", "apc")}
+
+
+def test_encoders_that_are_trained_cost_nothing_more(whole, talking, tmp_path, monkeypatch):
+    monkeypatch.setattr(forecast, "_step", lambda ground, encoder, device: Estimate(1.0, 0))
+    ask = (*swept(tmp_path / "out", talking, "--table", whole[0]), "--set", "confirm=true")
+    said = works(*ask)
+    assert "pre-training base" not in said and " h  probing BASE-FT2" in said and "; begin with --go" in said
+    assert [each.name for each in (tmp_path / "out" / "labels").iterdir()] == ["forecast.json"]

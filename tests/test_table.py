@@ -8,13 +8,16 @@ import pytest
 from command import mockingjay, refuses, works
 from test_pretrain import contents
 
+from mockingjay.core.config import overlay
 from mockingjay.core.errors import TrainingError
+from mockingjay.data.corpora import open_corpus
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.scores import Scores
 from mockingjay.pretrain import pretrain
-from mockingjay.studies.decks import statements
-from mockingjay.studies.decks.contestants import CONTESTANTS
+from mockingjay.studies.decks import forecast, statements
+from mockingjay.studies.decks.contestants import CONTESTANTS, prepare
 from mockingjay.studies.decks.profiles import profile_names, read_profile
+from mockingjay.train.estimate import Estimate
 
 pytestmark = pytest.mark.drill  # whole commands
 
@@ -273,8 +276,30 @@ def test_full_checks_its_paths_and_foretells_its_hours(talking, tmp_path):
     assert "speaker: label:speaker of train-clean-100, 4 classes" in said
     assert re.search(r"\d\.\d\d h  in all on this machine, .*; begin with --go", said)
     assert json.loads((out / "forecast.json").read_text())["total"] > 0 and not (out / "base").exists()
+    said = works("labels", *ask[1:])  # which would train the same encoders
+    assert "phone: phone of" in said and "speaker:" not in said and re.search(r" h  pre-training base, .*of", said)
+    assert re.search(r"\d\.\d\d h  in all on this machine, .*; begin with --go", said)
+    assert (out / "labels" / "forecast.json").is_file() and not (out / "labels" / "labels.json").exists()
+    assert not any((out / name).exists() for name in ("base", "large", "apc"))
     shutil.rmtree(data / "MOSEI")
     refuses(3, r"data: lacks .*MOSEI, expected 4 corpora; unpack", *ask)
+
+
+def test_a_sweep_s_hours_are_those_of_its_draws(talking, tmp_path, monkeypatch):
+    """A second of training takes a second: rates, shares and seeds are all that is left."""
+    monkeypatch.setattr(forecast, "_step", lambda ground, encoder, device: Estimate(6.0, 0))  # of batches of 6 s
+    small = {"live": {"epochs": 5}, "frozen": {"learning_rates": (1e-3, 1e-2)}, "memory": 1e-9}
+    profile = overlay(read_profile(str(write_profile(tmp_path))), {"frame": small, "labels": {"seeds": 3}})
+    ground = prepare(profile, open_corpus(talking), tmp_path, 0, lambda line: None)
+    parts = ground.asked["phone"].parts
+    train, dev, test = (sum(each.seconds for each in part) for part in (parts.train, parts.dev, parts.test))
+    found = forecast.forecast(ground, "labels", tmp_path / "labels", tmp_path, "cpu", lambda line: None).hours
+    frozen, draws = 2 * 6, 6  # two shares of three seeds; rates are tried for every draw, but once in fine-tuning
+    assert 3600 * found["probing BASE"] == pytest.approx((frozen * 5 * (train + dev) + draws * test) / 3)
+    assert 3600 * found["probing BASE-FT2"] == pytest.approx(draws * 2 * train + (draws * 2 * dev + draws * test) / 3)
+    assert 3600 * found["pre-training base, 4 steps of 6 s"] == pytest.approx(24)
+    tabled = forecast.forecast(ground, "table", tmp_path, tmp_path, "cpu", lambda line: None).hours
+    assert found.keys() == tabled.keys() and found["probing LARGE-WS"] > tabled["probing LARGE-WS"] / 2
 
 
 def test_profiles_that_come_with_the_package_resolve():

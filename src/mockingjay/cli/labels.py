@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mockingjay.cli.options import Device, Json, Out, Quiet, Seed, Sets
-from mockingjay.cli.table import ProfileName, Speech, opened, print_statements, seldom, texts
+from mockingjay.cli.table import Go, ProfileName, Speech, foretell, opened, print_statements, seldom, texts
 
 
 def labels(
@@ -19,6 +19,7 @@ def labels(
         Path | None,
         typer.Option("--table", help="The folder of `mockingjay table`, whose encoders are used; else --out."),
     ] = None,
+    go: Go = False,
     changes: Sets = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -40,6 +41,9 @@ def labels(
     chosen, corpus = opened(profile, changes, data, say)
     outcome, encoders = None, table or out
     out = out / "labels"  # beside a table's own results
+    if chosen.confirm and not go:
+        foretell(chosen, corpus, "labels", out, encoders, seed, device, say)
+        return
     for outcome in seldom(library_labels(chosen, corpus, out, encoders, device=device, seed=seed, say=say)):
         write_results(out / "results.json", outcome.rows)
         write_csv(out / "results.csv", outcome.points)

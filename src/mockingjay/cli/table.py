@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from mockingjay.data.manifest import Corpus
     from mockingjay.settings import Settings
+    from mockingjay.studies.decks.forecast import Study
     from mockingjay.studies.decks.profiles import Profile
 
 PAUSE = 20.0  # seconds
@@ -24,12 +25,14 @@ Speech = Annotated[
     Path | None, typer.Option("--data", help="The speech; without it, the embedded corpus where the profile has it.")
 ]
 
+Go = Annotated[bool, typer.Option("--go", help="Begin what is first only checked and foretold.")]
+
 
 def table(
     profile: ProfileName,
     out: Out,
     data: Speech = None,
-    go: Annotated[bool, typer.Option("--go", help="Begin what is first only checked and foretold.")] = False,
+    go: Go = False,
     changes: Sets = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -50,7 +53,7 @@ def table(
     say = teller(quiet or json)
     chosen, corpus = opened(profile, changes, data, say)
     if chosen.confirm and not go:
-        _foretell(chosen, corpus, out, seed, device, say)
+        foretell(chosen, corpus, "table", out, out, seed, device, say)
         return
     outcome = None
     for outcome in seldom(library_table(chosen, corpus, out, device=device, seed=seed, say=say)):
@@ -115,20 +118,28 @@ def seldom(outcomes: "Iterator[Outcome]") -> "Iterator[Outcome]":
         yield waiting
 
 
-def _foretell(
-    profile: "Profile", corpus: "Corpus", out: Path, seed: int, device: str, say: "Callable[[str], None]"
+def foretell(
+    profile: "Profile",
+    corpus: "Corpus",
+    study: "Study",
+    out: Path,
+    encoders: Path,
+    seed: int,
+    device: str,
+    say: "Callable[[str], None]",
 ) -> None:
     """Check paths and labels, say how long it would take, and leave it at that."""
     from mockingjay.studies.decks.contestants import prepare
     from mockingjay.studies.decks.forecast import forecast
 
-    ground = prepare(profile, corpus, out, seed, say)
-    for column, question in ground.asked.items():
+    ground = prepare(profile, corpus, encoders, seed, say)
+    for column in ground.asked if study == "table" else profile.labels.columns:
+        question = ground.asked[column]
         parts, classes = question.parts, len(question.task.learn(question.parts.train).outputs)
         counts = f"{len(parts.train)} to learn from, {len(parts.dev)} to choose on, {len(parts.test)} to be tested on"
         print(f"{column}: {question.task.name} of {question.data}, {classes} classes; {counts}")
     print(f"pre-training on {sum(each.seconds for each in ground.learnt) / 3600:.2f} h")
-    found = forecast(ground, out, device, say)
+    found = forecast(ground, study, out, encoders, device, say)
     for what, hours in found.hours.items():
         print(f"{hours:10.2f} h  {what}")
     print(f"{found.total:10.2f} h  in all on this machine, {found.memory / 2**30:.1f} GiB of memory; begin with --go")

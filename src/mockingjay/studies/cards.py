@@ -45,6 +45,23 @@ def write_card(card: Path, ours: Mapping[str, Any]) -> None:
     write_atomically(card, (json.dumps(ours, indent=1) + "\n").encode())
 
 
+def extend_card(card: Path, more: Mapping[str, Any], what: str) -> None:
+    """Add what is known by now to a folder's card; what stands there already must be the same.
+
+    Args:
+        card: As in `check_card`.
+        more: Of this study, in JSON's types.
+        what: What it is called.
+
+    Raises:
+        ConfigError: The card says otherwise.
+        MachineError: The card cannot be written.
+    """
+    known = json.loads(card.read_text("utf-8")) if card.is_file() else {}
+    check_card(card, {key: value for key, value in more.items() if key in known}, what)
+    write_card(card, known | dict(more))
+
+
 def tested(asked: Sequence[Question]) -> str:
     """Name what questions are tested on."""
     listed = [[question.slug, *(each.id for each in question.parts.test)] for question in asked]

@@ -13,16 +13,17 @@ from mockingjay.core import config
 from mockingjay.core.errors import ConfigError
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Utterance
+from mockingjay.core.untrusted import read_record
 from mockingjay.data.manifest import Corpus
 from mockingjay.data.scan import Health
 from mockingjay.downstream import fit
 from mockingjay.downstream.features import device_of
 from mockingjay.downstream.questions import Question, learnable
 from mockingjay.encoders.encoder import random_encoder
-from mockingjay.open import open_representation
+from mockingjay.open import encoder_folder, open_representation
 from mockingjay.pretrain import Pretrained, examine, pretrain
 from mockingjay.settings import Settings
-from mockingjay.studies.cards import check_card, check_run, tested, write_card
+from mockingjay.studies.cards import check_card, check_run, extend_card, tested
 from mockingjay.studies.decks import statements
 from mockingjay.studies.decks.profiles import ENCODERS, Profile
 
@@ -108,17 +109,42 @@ class Ground:
     def claim(self, out: Path, encoders: Path, card: str, what: str) -> None:
         """Refuse a folder that holds another study, or else make it this one's.
 
+        Args:
+            out: The study's folder.
+            encoders: The folder of the runs.
+            card: Name of the file that says which study is there.
+            what: What it is called, such as `a table`.
+
         Raises:
             ConfigError: It does, or a folder of an encoder holds another run.
+            CheckpointError: An encoder there is damaged.
         """
         dumped = self.profile.model_dump(mode="json", exclude={"about", "confirm", "labels"})
         ours = {"seed": self.seed, "profile": dumped, "tested": tested(list(self.asked.values()))}
         check_card(out / card, ours, what)
         for encoder, chosen in self.settings.items():
             check_run(encoders / encoder, chosen, self.learnt, self.profile.budget(encoder))
-        write_card(out / card, ours)
+        extend_card(out / card, ours, what)
+        self.recognise(out / card, encoders, what)
         for question in self.asked.values():
             question.parts.write(out / "splits" / f"{question.slug}.json")
+
+    def recognise(self, card: Path, encoders: Path, what: str) -> None:
+        """Write on a study's card which weights its encoders have, those that are trained by now; refuse others.
+
+        The same settings may come to other weights: where a budget sets the steps, or on another machine.
+
+        Args:
+            card: As `claim` has written it.
+            encoders: The folder of the runs.
+            what: What the study is called.
+
+        Raises:
+            ConfigError: The study has measured others.
+            CheckpointError: An encoder is damaged.
+        """
+        folders = {name: encoder_folder(encoders / name) for name in self.settings}
+        extend_card(card, {f"weights of {name}": _weights(each) for name, each in folders.items() if each}, what)
 
 
 def prepare(profile: Profile, corpus: Corpus, out: Path, seed: int, say: Callable[[str], None]) -> Ground:
@@ -145,6 +171,11 @@ def prepare(profile: Profile, corpus: Corpus, out: Path, seed: int, say: Callabl
         )
     asked = profile.questions(health.corpus, seed)
     return Ground(profile, health, asked, _learnt(profile, health, list(asked.values())), chosen, seed)
+
+
+def _weights(folder: Path) -> str:
+    """Name an encoder's weights: by the hash that it was saved with and is checked against when it is loaded."""
+    return str(read_record(folder / "config.json").get("sha256"))
 
 
 def _learnt(profile: Profile, health: Health, asked: Sequence[Question]) -> tuple[Utterance, ...]:

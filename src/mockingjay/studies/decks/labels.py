@@ -32,6 +32,8 @@ from mockingjay.studies.decks.profiles import ENCODERS, Profile
 from mockingjay.studies.decks.statements import AVERAGE, FEWER, Cell, averaged, fewer_statements, figure, judge, percent
 
 Row = Mapping[str, Any]
+_CARD, _WHAT = "labels.json", "a sweep over labels"
+
 Known = dict[tuple[str, str, float], list[tuple[Row, Scores]]]  # (row, column, share) → per seed
 
 
@@ -78,13 +80,14 @@ def labels(
         say: Told a line at a time.
 
     Raises:
-        ConfigError: A folder holds something else, or the profile does not fit together.
+        ConfigError: A folder holds something else, cells of other encoders too, or the profile does not fit together.
+        CheckpointError: An encoder is damaged.
         DataError: Nothing can be used, or a question cannot be put.
         MachineError: No room, no permission, or another process is writing here.
         TrainingError: A step was not finite.
     """
     ground = prepare(profile, corpus, encoders, seed, say)
-    ground.claim(out, encoders, "labels.json", "a sweep over labels")
+    ground.claim(out, encoders, _CARD, _WHAT)
     outcome, known = Outcome(ground.health.corpus.name, dict(ground.settings)), Known()
     for encoder in ("mel", *ENCODERS):
         trained = None
@@ -94,6 +97,7 @@ def labels(
                 outcome.stopped = trained.stopped
                 yield outcome
                 return
+            ground.recognise(out / _CARD, encoders, _WHAT)
             outcome.settings[encoder] = trained.settings
         for contestant in CONTESTANTS:
             if contestant.encoder == encoder:

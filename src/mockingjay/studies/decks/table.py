@@ -22,6 +22,7 @@ from mockingjay.studies.decks.profiles import ENCODERS, Profile
 from mockingjay.studies.decks.statements import TABLE, Cell, judge, table_statements
 
 Row = Mapping[str, Any]
+_CARD, _WHAT = "table.json", "a table"
 
 
 @dataclass(slots=True)
@@ -69,12 +70,13 @@ def table(
         say: Told a line at a time.
 
     Raises:
-        ConfigError: The folder holds another table, or the profile does not fit together.
+        ConfigError: The folder holds another table, probes of other encoders too, or the profile does not fit together.
+        CheckpointError: An encoder is damaged.
         DataError: Nothing can be used, or a question cannot be put.
         MachineError: No room, no permission, or another process is writing here.
     """
     ground = prepare(profile, corpus, out, seed, say)
-    ground.claim(out, out, "table.json", "a table")
+    ground.claim(out, out, _CARD, _WHAT)
     columns = {column: (question.task.name, question.data) for column, question in ground.asked.items()}
     outcome = Outcome(ground.health.corpus.name, columns, dict(ground.settings))
     for encoder in ("mel", *ENCODERS):
@@ -87,6 +89,7 @@ def table(
                     outcome.stopped = trained.stopped
                     yield outcome
                     return
+                ground.recognise(out / _CARD, out, _WHAT)
                 outcome.settings[encoder] = trained.settings
                 outcome.curves[encoder] = _curve(out / encoder)
         except TrainingError as error:
