@@ -203,6 +203,55 @@ def test_labels_beside_the_audio(tmp_path):
     assert refusal.kind == "alignment" and "e.phn:1: '0 x y', expected 'start end phone'" in refusal.text
 
 
+def test_phone_times_in_csv(tmp_path):
+    expected = ((0.0, 0.2, "sil"), (0.2, 0.5, "AA1"))
+    tree(
+        tmp_path,
+        "ann/a.wav",
+        "ann/a.csv=\ufeffstart,end,phone,score\r\n0,0.2,,\r\n0.2,0.5,AA1,0.9\r\n",
+        "ann/b.wav",
+        "bob/c.wav",
+        "times.csv=id,start,end,phone\nann/b,0,0.2,sil\nC,0,0.2,sil\nann/b,0.2,0.5,AA1\nC,0.2,0.5,AA1\n",
+        "bob/d.wav",
+        "bob/d.csv=Begin,End,Label,Type,Speaker\n0,0.5,ah,words,bob\n0,0.2,,phones,bob\n0.2,0.5,AA1,phones,bob\n",
+        "bob/e.wav",
+        "bob/e.csv=path,start,end,phone\ne.wav,0,0.5,AA1\n",  # a list of audio
+        "bob/f.wav",
+        "bob/f.csv=time,pitch\n0,100\n",
+        "list.csv=path,id,start,end,phone\nbob/f.wav,bob/f,0,0.5,AA1\n",
+    )
+    corpus = open_corpus(tmp_path)
+    aligned = {u.id: u.alignment for u in corpus.utterances}
+    assert corpus.refused == () and {id for id in aligned if aligned[id] is None} == {"bob/e", "bob/f"}
+    assert {id: aligned[id] for id in ("ann/a", "ann/b", "bob/c", "bob/d")} == dict.fromkeys(
+        ("ann/a", "ann/b", "bob/c", "bob/d"), expected
+    )
+    (one,) = open_corpus(tmp_path / "list.csv").utterances
+    assert (one.label("phone"), one.alignment) == ("AA1", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("start,end,phone\n0,x,a\n", "a.csv:2: the end is 'x', expected seconds, 0 or more; correct it"),
+        ("start,end,phone\n0,1,a\n,2,b\n", "a.csv:3: the start is None, expected seconds, 0 or more; correct it"),
+        ("start,end,phone\n-1,1,a\n", "a.csv:2: the start is '-1', expected seconds, 0 or more; correct it"),
+        ("start,end,phone\n0,1\n", "a.csv:2: 2 cells, expected 3 as in the header; quote cells that hold a ','"),
+        ("start,end,phone\n0,1,a\n1,0.5,b\n", "a.csv:3: 'b' from 1 to 0.5 s stands after 0 s, expected intervals in"),
+        ("start,end,phone\n1,2,a\n0,1,b\n", "a.csv:3: 'b' from 0 to 1 s stands after 1 s, expected intervals in order"),
+        ("start,end,phone,phone\n", "a.csv:1: the header is 'start,end,phone,phone', expected different names"),
+        ('start,end,phone\n0,1,"a"b\n', "a.csv:2: not CSV in UTF-8"),
+        ("id,start,end,phone\n,0,1,a\n", "a.csv:2: the id is empty, expected an utterance's; fill it in, or remove"),
+    ],
+)
+def test_wrong_phone_times_in_csv_are_named(tmp_path, content, says):
+    tree(tmp_path, "a.wav", f"a.csv={content}")
+    corpus = open_corpus(tmp_path)
+    (refusal,) = corpus.refused
+    assert refusal.kind == "alignment" and refusal.text.startswith(str(tmp_path)) and says in refusal.text
+    assert [u.alignment for u in corpus.utterances] == [None]
+
+
 def test_librispeech(tmp_path):
     tree(
         tmp_path / "LibriSpeech",

@@ -47,7 +47,8 @@ def read_textgrid(path: str | os.PathLike[str]) -> Alignment:
     try:
         grid = praat.openTextgrid(os.fspath(path), includeEmptyIntervals=True, duplicateNamesMode="rename")
     except (OSError, praat_errors.PraatioException, ValueError, IndexError, KeyError) as error:
-        raise DataError(f"{shown(path)}: not a TextGrid ({type(error).__name__}); export it again from Praat") from None
+        what = f"not a TextGrid ({type(error).__name__}), expected intervals as Praat writes them"
+        raise DataError(f"{shown(path)}: {what}; export it again from Praat") from None
     tiers = {tier.name: tier for tier in grid.tiers if isinstance(tier, IntervalTier)}
     named = [name for name in tiers if name.lower().strip().endswith(_TIERS)]
     if not named and len(tiers) != 1:
@@ -144,9 +145,24 @@ def ordered(path: str | os.PathLike[str], intervals: list[tuple[float, float, st
         DataError: They are not in order.
     """
     before = 0.0
-    for start, end, phone in intervals:
-        if not before <= start <= end:
-            what = f"{phone!r} from {start:g} to {end:g} s stands after {before:g} s, expected intervals in order"
-            raise DataError(f"{shown(path)}: {what}; correct its times")
-        before = start
+    for interval in intervals:
+        check_order(shown(path), interval, before)
+        before = interval[0]
     return tuple(intervals)
+
+
+def check_order(where: str, interval: tuple[float, float, str], before: float) -> None:
+    """Refuse an interval that ends before it begins, or begins before another that stands above it.
+
+    Args:
+        where: The file, with the line where it is known.
+        interval: Start and end in seconds, and the phone.
+        before: Start of the one above, in seconds.
+
+    Raises:
+        DataError: It does.
+    """
+    start, end, phone = interval
+    if not before <= start <= end:
+        what = f"{phone!r} from {start:g} to {end:g} s stands after {before:g} s, expected intervals in order"
+        raise DataError(f"{where}: {what}; correct its times")

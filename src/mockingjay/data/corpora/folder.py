@@ -2,9 +2,9 @@
 
 An utterance's id is its path below the folder without the suffix. The first level of folders names the speakers, where
 there are at least two that hold audio; where the first word of each is train, dev, valid, test or eval, they name the
-split and the second level names the speakers. A .TextGrid, .phn or .lab file beside an audio file, or a .ctm
-file in the folder, gives its phone times; a .txt file (or a .lab without times) its words. A single audio file is a
-corpus of one. A folder without any audio is searched for features made elsewhere, as .npy files.
+split and the second level names the speakers. A .TextGrid, .phn, .lab or .csv file beside an audio file, or a .ctm or
+.csv file in the folder, gives its phone times; a .txt file (or a .lab without times) its words. A single audio file is
+a corpus of one. A folder without any audio is searched for features made elsewhere, as .npy files.
 """
 
 import os

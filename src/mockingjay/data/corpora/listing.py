@@ -1,6 +1,6 @@
 """What the readers of unlisted corpora share: files become utterances, with their length and the labels beside them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -9,7 +9,8 @@ from mockingjay.audio import AudioError, Header, shown
 from mockingjay.core.errors import DataError
 from mockingjay.core.types import Utterance
 from mockingjay.data.alignments import Alignment, read_ctm, read_lab, read_phn, read_textgrid
-from mockingjay.data.corpora.tree import Tree, measure, stem
+from mockingjay.data.corpora.intervals import read_beside, read_by_id
+from mockingjay.data.corpora.tree import Tree, measure, stem, suffix
 from mockingjay.data.manifest import Corpus
 from mockingjay.data.quarantine import Refusal
 
@@ -138,6 +139,8 @@ def _beside(tree: Tree, beside: str, text: str | None) -> tuple[str | None, Alig
     elif found := tree.beside.get(f"{beside}.lab"):
         alignment = read_lab(tree.path(found))
         text = text if alignment or text is not None else words(tree.path(found))
+    if alignment is None and (found := tree.beside.get(f"{beside}.csv")):
+        alignment = read_beside(tree.path(found))
     if text is None and (found := tree.beside.get(f"{beside}.txt")):
         text = words(tree.path(found))
     return text, alignment
@@ -155,13 +158,16 @@ def words(path: str) -> str:
         raise DataError(f"{shown(path)}: cannot be read ({error}), expected words in UTF-8; save it again") from None
 
 
+_TIMED: Mapping[str, Callable[[str], dict[str, Alignment]]] = {".ctm": read_ctm, ".csv": read_by_id}
+
+
 def _timed(tree: Tree, refused: list[Refusal]) -> dict[str, Alignment]:
-    """Read the CTM files at the root, by utterance."""
+    """Read the CTM files and the CSV files of phone times at the root, by utterance."""
     timed: dict[str, Alignment] = {}
     for low, file in tree.beside.items():
-        if low.endswith(".ctm") and "/" not in file:
+        if suffix(low) in _TIMED and "/" not in file:
             try:
-                timed.update(read_ctm(tree.path(file)))
+                timed.update(_TIMED[suffix(low)](tree.path(file)))
             except DataError as error:
                 refused.append(Refusal(tree.path(file), "alignment", str(error), "mend or remove the label file"))
     return {**{id.lower(): alignment for id, alignment in timed.items()}, **timed}
