@@ -209,7 +209,8 @@ def test_refusals(talking, adapted, tmp_path):
     refuses(2, "coefficients: input should be less than or equal to 40", *command, "--set", "coefficients=41")
     refuses(3, "features of 8 values a frame .*, expected sound", "corpus", "fmllr", out, "--out", tmp_path / "out")
     utterances = open_corpus(talking).utterances[:1]
-    with pytest.raises(DataError, match="some of its ids stand twice, expected one utterance each; rename them"):
+    called = f"2 utterances are called '{utterances[0].id}', expected an id for each; rename all but one"
+    with pytest.raises(DataError, match=called):
         fmllr(utterances * 2, tmp_path, Config())
     short = [replace(utterances[0], seconds=0.5)]
     with pytest.raises(DataError, match=r"48 frames of speech, expected at least 100 to fit a model to; add audio"):
@@ -218,18 +219,24 @@ def test_refusals(talking, adapted, tmp_path):
 
 @pytest.mark.slow
 def test_speakers_are_harder_to_tell_and_phones_are_not(talking, tmp_path):
-    """Command: pytest --slow -n 0 tests/test_fmllr.py -k harder (a minute of one processor)."""
+    """Command: pytest --slow -n 0 -s tests/test_fmllr.py -k harder (two minutes of one processor).
+
+    Beside plain cepstra stand those that have lost their speaker's mean and nothing more (`rounds = 0`), for what the
+    transform adds to that is another question. It is printed, and only what is sure is asserted.
+    """
     from mockingjay.data.talking import talking as make
 
     utterances = open_corpus(make(talking.parent, minutes=15.0)).utterances
-    voices = fmllr(utterances, tmp_path, Config())
+    voices = fmllr(utterances, tmp_path / "adapted", Config())
     assert len(voices) == 24 and all(rises(each.likelihoods) for each in voices)
     assert all(each.likelihoods[-1] > each.likelihoods[0] for each in voices)
+    fmllr(utterances, tmp_path / "mean", Config(rounds=0))
     plain = {"normalise": "none"}
     found = {}
     for name, frontend, corpus in (
         ("mfcc", MFCC.Config(coefficients=20, deltas=1, **plain), utterances),
-        ("fmllr", Precomputed.Config(**plain), open_corpus(tmp_path).utterances),
+        ("mean", Precomputed.Config(**plain), open_corpus(tmp_path / "mean").utterances),
+        ("fmllr", Precomputed.Config(**plain), open_corpus(tmp_path / "adapted").utterances),
     ):
         features = Features(build_frontend(frontend)).eval()
         for asked in ("phone", "label:speaker"):
@@ -238,6 +245,6 @@ def test_speakers_are_harder_to_tell_and_phones_are_not(talking, tmp_path):
             fit = Fit(probe=Probe.Config(read="last"), unseen="drop", seeds=1)
             result = fit_probe(features, task, parts.train, parts.dev, parts.test, fit)
             found[name, asked] = result.row["value"]
-    print(found)
+            print(f"{name} {asked}: {result.row['value']:.3f}, 95 % {result.row['ci95']}")
     assert found["fmllr", "label:speaker"] < found["mfcc", "label:speaker"] - 0.2
     assert found["fmllr", "phone"] > found["mfcc", "phone"] - 0.01

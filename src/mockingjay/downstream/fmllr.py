@@ -165,8 +165,9 @@ def fmllr(
         MachineError: The folder cannot be written.
     """
     check_reads((each.path for each in utterances), None)
-    if len({each.id for each in utterances}) < len(utterances):
-        raise DataError("corpus: some of its ids stand twice, expected one utterance each; rename them")
+    id, count = max(Counter(each.id for each in utterances).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise DataError(f"corpus: {count} utterances are called {id!r}, expected an id for each; rename all but one")
     cepstra = _Cepstra(config.coefficients, Quarantine(out / "quarantine.jsonl", anew=True), len(utterances), say)
     usable = [each for each in utterances if round(each.seconds * SAMPLE_RATE) >= cepstra.receptive]
     (out / "manifest.jsonl").unlink(missing_ok=True)  # the last thing to be written says that all of it is there
