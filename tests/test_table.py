@@ -288,7 +288,8 @@ def test_full_checks_its_paths_and_foretells_its_hours(talking, tmp_path):
 def test_a_sweep_s_hours_are_those_of_its_draws(talking, tmp_path, monkeypatch):
     """A second of training takes a second: rates, shares and seeds are all that is left."""
     monkeypatch.setattr(forecast, "_step", lambda ground, encoder, device: Estimate(6.0, 0))  # of batches of 6 s
-    small = {"live": {"epochs": 5}, "frozen": {"learning_rates": (1e-3, 1e-2)}, "memory": 1e-9}
+    monkeypatch.setattr(forecast, "passes", lambda probe, train, config: 5.0)  # of a training through its utterances
+    small = {"frozen": {"learning_rates": (1e-3, 1e-2), "evaluations": 4}, "memory": 1e-9}
     profile = overlay(read_profile(str(write_profile(tmp_path))), {"frame": small, "labels": {"seeds": 3}})
     ground = prepare(profile, open_corpus(talking), tmp_path, 0, lambda line: None)
     parts = ground.asked["phone"].parts
