@@ -360,6 +360,38 @@ def test_debug_adds_the_traceback():
     assert said.code == 2 and "Traceback" in said.err and "nothing: no such objective" in said.err
 
 
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has"), "2.50 GiB more was"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes."),
+            "64 bytes more was",
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "more was"),
+        (MemoryError(), "more was"),
+    ],
+)
+def test_too_little_memory(error, asked, monkeypatch):
+    def full():
+        raise error
+
+    monkeypatch.setattr(package.cli.main, "app", lambda arguments: full())
+    said = refuses(
+        5, f"MachineError: memory: none left where {asked} asked for, expected room for a batch; ", "pretrain"
+    )
+    assert said.endswith("lower batches.seconds or raise train.accumulate")
+
+
+def test_other_faults_of_torch_are_bugs(monkeypatch):
+    def wrong(arguments):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(package.cli.main, "app", wrong)
+    with pytest.raises(RuntimeError, match="mat1"):
+        mockingjay("pretrain")
+
+
 def test_interrupting_between_steps(monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt

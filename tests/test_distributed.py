@@ -10,7 +10,7 @@ from toy_learner import Toy, forked, speak, utterances
 from mockingjay import audio
 from mockingjay.core.errors import MachineError
 from mockingjay.data.batches import BatchPlan, Loader
-from mockingjay.train.distributed import joined
+from mockingjay.train.distributed import Group, joined
 from mockingjay.train.loop import Run
 
 
@@ -63,6 +63,24 @@ def test_alone_everything_is_a_no_op():
         assert group.any(True) and not group.any(False)
         assert group.agree(0.25) == 0.25
         assert group.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("Connection closed by peer"), MachineError),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB."), torch.OutOfMemoryError),
+        (RuntimeError("NCCL error: Cuda failure 2 'out of memory'"), RuntimeError),
+    ],
+)
+def test_too_little_memory_is_no_lost_rank(error, told, monkeypatch):
+    def fails(values):
+        raise error
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", fails)
+    with pytest.raises((MachineError, RuntimeError)) as caught:
+        Group(rank=1, ranks=2).sum(torch.ones(1))
+    assert type(caught.value) is told
 
 
 def test_a_device_that_is_not_there(monkeypatch):

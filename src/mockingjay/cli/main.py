@@ -1,7 +1,10 @@
 """The `mockingjay` command. Verbs import what they need when called, so that `--help` starts without torch."""
 
+import re
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -23,7 +26,7 @@ from mockingjay.cli import (
     superb,
     table,
 )
-from mockingjay.core.errors import MachineError, MockingjayError
+from mockingjay.core.errors import MachineError, MockingjayError, lacks_memory
 
 app = typer.Typer(
     name="mockingjay",
@@ -61,7 +64,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         _stand()
-        app(arguments)
+        with _room():
+            app(arguments)
     except MockingjayError as error:
         if len(arguments) < len(sys.argv) - 1:
             traceback.print_exc()
@@ -83,3 +87,19 @@ def _stand() -> None:
         raise MachineError(
             "current folder: it has been removed, expected one that is there; change to another and start again"
         ) from None
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Turn what is raised for want of memory, on a device or on the host, into a sentence."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
+        found = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        asked = f"{found[1]} more" if found else "more"
+        raise MachineError(
+            f"memory: none left where {asked} was asked for, expected room for a batch; lower batches.seconds or raise "
+            "train.accumulate"
+        ) from error

@@ -54,3 +54,11 @@ class TrainingError(MockingjayError):
     """Optimisation failed, for example with a gradient that is not finite."""
 
     exit_code = 6
+
+
+_NO_ROOM = ("out of memory", "can't allocate memory", "status_alloc_failed")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether torch, or a library of NVIDIA's below it, found no memory; on a CPU that has no class of its own."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_ROOM)

@@ -18,7 +18,7 @@ import torch.distributed
 from jaxtyping import Float
 from torch import Tensor
 
-from mockingjay.core.errors import MachineError
+from mockingjay.core.errors import MachineError, lacks_memory
 
 TIMEOUT = timedelta(minutes=10)  # for a rank that does not answer
 
@@ -64,6 +64,8 @@ class Group:
         try:
             yield
         except RuntimeError as error:
+            if lacks_memory(error):
+                raise
             raise MachineError(
                 f"rank {self.rank} of {self.ranks}: another rank is gone ({str(error).splitlines()[0]}), expected all "
                 "to stay to the end; look at what the others said and start the same command again"
