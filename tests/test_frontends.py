@@ -11,6 +11,7 @@ from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.types import SAMPLE_RATE, Frames, Waves
 from mockingjay.encoders.frontends import FrontendConfig, build_frontend, unstack
 from mockingjay.encoders.frontends import framing as framing_module
+from mockingjay.encoders.frontends.conditioning import Level
 from mockingjay.encoders.frontends.deltas import polynomial_deltas, regression_deltas
 from mockingjay.encoders.frontends.fbank import APC_80, FBANK_240, MPC_40, Fbank
 from mockingjay.encoders.frontends.framing import Framing
@@ -297,6 +298,18 @@ def test_silence_is_zero_after_normalisation(config, level):
     assert values.abs().max() <= 10
     if level == 0:
         assert not values.any()
+
+
+def test_the_level_of_a_whole_recording_is_that_of_an_utterance_and_stays_on_its_device():
+    level, samples = Level(-25.0), torch.randn(1, 900)
+    with level.heard(samples[0].split(300)):
+        whole = level(Waves(samples, torch.tensor([900]))).samples
+        part = level(Waves(samples[:, 300:600], torch.tensor([300]))).samples
+    torch.testing.assert_close(whole, level(Waves(samples, torch.tensor([900]))).samples)
+    torch.testing.assert_close(part, whole[:, 300:600])
+    elsewhere = samples.to("meta")  # as on CUDA, arithmetic with a tensor of the host is refused there
+    with level.heard(elsewhere[0].split(300)):
+        assert level(Waves(elsewhere, torch.tensor([900], device="meta"))).samples.shape == (1, 900)
 
 
 def test_silence_inside_an_utterance_keeps_its_frames():

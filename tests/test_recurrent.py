@@ -85,6 +85,22 @@ def test_without_residuals_it_is_torch_s_network_of_many_layers(cell, reference)
     torch.testing.assert_close(stack(values)[-1], whole(values)[0])
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_autocast_leaves_recurrent_layers_in_their_own_precision(cell, device):
+    """On CUDA it would hand them float16, where the gradient of a sum over many cells is infinite."""
+    stack, values = Stack(cell, 6, 10, 2).to(device), torch.randn(2, 9, 6, device=device)
+    with torch.autocast(device, torch.bfloat16):
+        layers = stack(values.bfloat16())
+        assert torch.is_autocast_enabled(device)  # the caller's goes on
+    for layer, expected in zip(layers, stack(values.bfloat16().float())):
+        assert layer.dtype is torch.float32
+        torch.testing.assert_close(layer, expected, atol=0, rtol=0)
+    (1e6 * layers[-1].sum()).backward()
+    assert all(weight.grad.isfinite().all() for weight in stack.parameters())
+    assert stack.double()(values.double())[-1].dtype is torch.float64
+
+
 def test_dropout_spares_the_top_layer_and_evaluation():
     context = Recurrent(Recurrent.Config(layers=2, dim=64, dropout=0.5, residual=False), 6)
     frames = frames_of((20,))

@@ -18,6 +18,7 @@ from mockingjay.core.types import Frames, valid_steps
 from mockingjay.downstream.mix import Mixed
 from mockingjay.downstream.tasks.task import Resolution
 from mockingjay.encoders.contexts.bidirectional import Bidirectional
+from mockingjay.encoders.contexts.recurrent import recur
 
 HeadKind = Literal["linear", "linear256", "mlp1", "mlp2", "gru", "blstm", "blstm1024"]
 _CELLS = {"blstm": 128, "blstm1024": 1024}  # per direction, and width of what they read
@@ -95,7 +96,7 @@ class Recurrent(Head):
         return -(-steps // self.stride)
 
     def forward(self, mixed: Mixed, lengths: Int[Tensor, " batch"]) -> Float[Tensor, "batch guesses classes"]:
-        states, _ = self.gru(mixed.standardised)
+        states, _ = recur(self.gru, mixed.standardised)
         last = states[torch.arange(len(states), device=states.device), lengths - 1]
         return self.layers(last)[:, None]
 

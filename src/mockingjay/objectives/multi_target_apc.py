@@ -23,6 +23,7 @@ from mockingjay.core import config
 from mockingjay.core.draw import Draw
 from mockingjay.core.types import Batch, Frames, Loss
 from mockingjay.encoders.contexts import Recurrent
+from mockingjay.encoders.contexts.recurrent import recur
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.fbank import APC_80
 from mockingjay.moves.foresee import absolute_error, arrive, foresee, require_causal
@@ -98,7 +99,7 @@ class MultiTargetAPC(Objective):
         steps = anchors[:, None] - past.back + torch.arange(past.width + 1, device=anchors.device)
         segments = frames.values[rows[:, None], steps]
         fed, wanted = segments[:, :-1], segments[:, 1:]
-        states, _ = self.recall(fed, hidden[rows, anchors][None])
+        states, _ = recur(self.recall, fed, hidden[rows, anchors][None])
         # Only steps that foretell a frame: the others the network does not even read in APC's code.
         scored = (anchors + self.config.ahead < frames.lengths[rows])[:, None].expand(-1, past.width)
         parts = {}

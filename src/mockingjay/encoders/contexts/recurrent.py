@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,6 +22,19 @@ from mockingjay.encoders.dropout import dropout
 
 Cell = Literal["gru", "lstm"]
 CELLS: dict[Cell, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+
+
+def recur(
+    cell: nn.Module, values: Float[Tensor, "batch time inputs"], states: Any = None
+) -> tuple[Float[Tensor, "batch time outputs"], Any]:
+    """Read with a recurrent network in its weights' own type, whatever autocast would make of it.
+
+    On CUDA autocast hands cuDNN's networks float16, also where bfloat16 was asked for; the gradients of our losses,
+    which are sums over cells and are scaled down afterwards, do not fit there.
+    """
+    own = next(cell.parameters()).dtype
+    with torch.autocast(values.device.type, enabled=False):
+        return cell(values.to(own), states.to(own) if isinstance(states, Tensor) else states)
 
 
 class Stack(nn.Module):
@@ -50,7 +64,7 @@ class Stack(nn.Module):
         """Read from the first step to the last; the lowest layer comes first."""
         layers, states = [], self.states or [None] * len(self.cells)
         for number, cell in enumerate(self.cells, 1):
-            said, states[number - 1] = cell(values, states[number - 1])
+            said, states[number - 1] = recur(cell, values, states[number - 1])
             if number < len(self.cells):
                 said = dropout(said, self.dropout, self.training)
             values = said + values if self.residual and said.shape == values.shape else said

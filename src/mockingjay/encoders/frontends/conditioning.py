@@ -34,10 +34,11 @@ class Level(nn.Module):
     @contextmanager
     def heard(self, stretches: Iterable[Float[Tensor, " _"]]) -> Iterator[None]:
         """Take the root mean square of a whole recording, and scale by it whatever comes while this is open."""
-        squares, count = torch.zeros((), dtype=torch.float64), 0
+        squares, count = [], 0
         for samples in stretches:
-            squares, count = squares + samples.double().square().sum().cpu(), count + len(samples)
-        self.amplitude = (squares / count).sqrt().float()
+            squares.append(samples.double().square().sum())
+            count += len(samples)
+        self.amplitude = (torch.stack(squares).sum() / count).sqrt().float()
         try:
             yield
         finally:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mockingjay.core.config import Config as Table
 from mockingjay.core.types import Grid, Loss, Waves
+from mockingjay.encoders.contexts.recurrent import recur
 from mockingjay.moves.decode.decoder import Decoder, Segment
 from mockingjay.moves.decode.mu_law import LEVELS, SILENCE, Levels, before, compress, expand, sample
 
@@ -57,7 +58,7 @@ class RecurrentDecoder(Decoder):
         samples, valid = segment.samples(waves)
         levels = compress(samples)
         read = self._condition(latents, speakers)
-        said, _ = self.say(torch.cat([self.embed(before(levels)), read], -1))
+        said, _ = recur(self.say, torch.cat([self.embed(before(levels)), read], -1))
         return self.levels.score(self.head(said), levels, valid)
 
     @torch.no_grad()
@@ -82,4 +83,4 @@ class RecurrentDecoder(Decoder):
         who = speakers[:, None].expand(-1, latents.shape[1], -1)
         # Twice a latent, as often as there are frames (code).
         read = torch.cat([latents, who], -1).repeat_interleave(self.rate, 1)
-        return self.read(read)[0].repeat_interleave(self.hop // self.rate, 1)
+        return recur(self.read, read)[0].repeat_interleave(self.hop // self.rate, 1)
