@@ -11,6 +11,8 @@ import torch
 from rich.console import Console
 
 from mockingjay.core.errors import DataError
+from mockingjay.objectives.cpc import CPC
+from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.report import figures
 from mockingjay.report.page import Code, Figure, KeyValues, Page, Section, Table, key_values, render, write_page
 from mockingjay.report.run_report import headline, run_page, validation_sentence
@@ -225,6 +227,33 @@ def test_validation_sentence_names_the_hardest_rival(metrics):
     behind = [{"step": 5, "validation": {"model": 0.7, "copy": 0.61, "mean": 0.8}}]
     assert "not below 0.610 for copy last" in validation_sentence(behind)
     assert "this says little" in validation_sentence([{"step": 5, "validation": {"model": 0.7}}])
+
+
+def test_what_is_measured_on_held_out_speech_is_the_objectives_to_name(metrics):
+    error = "mean absolute error on masked frames"
+    sentence = validation_sentence(metrics, error)
+    assert sentence.startswith(f"On held-out speech at step 1,000 the model’s {error} is 0.378, below ")
+    drawing = figures.training_curve(metrics, error)
+    assert drawing.canvas.axes[1].get_title("left") == f"Held-out {error}"
+    assert f"Held-out {error} at step 1000: " in drawing.alt and f"below, the {error} of held-out" in drawing.caption
+    contrast = [{"step": 5, "loss": 2.5, "validation": {"model": 2.1, "chance": 2.4}}]
+    page = run_page(
+        title="t",
+        command="c",
+        health={},
+        metrics=contrast,
+        spectrogram=None,
+        rows=[],
+        weights={},
+        settings_toml="",
+        provenance={},
+    )
+    assert "On held-out speech at step 5 the model’s loss is 2.100, below 2.400 for chance" in page.summary
+    learning = page.sections[1]
+    assert "masked" not in page.summary + learning.text and "Neighbouring" not in learning.text
+    assert learning.blocks[0].alt.endswith("Held-out loss at step 5: model 2.100, chance 2.400.")
+    assert Mockingjay.measure(Mockingjay.Config()) == error and CPC.measure(CPC.Config()) == "loss"
+    assert Mockingjay.measure(Mockingjay.Config(distance="l2")) == "mean squared error on masked frames"
 
 
 def test_results_table_marks_the_best_and_states_the_majority(rows):

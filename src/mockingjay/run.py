@@ -23,6 +23,7 @@ from mockingjay.downstream.questions import learnable, probe, questions
 from mockingjay.downstream.recognise import teach
 from mockingjay.encoders.encoder import Encoder, random_encoder
 from mockingjay.encoders.frontends import Recogniser
+from mockingjay.objectives import OBJECTIVES
 from mockingjay.open import open_representation
 from mockingjay.pretrain import Pretrained, examine, pretrain, recognise, resolved
 from mockingjay.report.page import write_page
@@ -118,6 +119,7 @@ def page(trained: Pretrained, health: Health, rows: Sequence[Mapping[str, Any]],
         command=shlex.join(command),
         health=known,
         metrics=metrics,
+        measure=OBJECTIVES[trained.settings.objective.kind].measure(trained.settings.objective),
         spectrogram=trained.picture,
         rows=rows,
         weights=weights,

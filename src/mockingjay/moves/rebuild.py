@@ -5,7 +5,7 @@ masked acoustic model here is one such pair. Selecting before summing gives ever
 utterances weigh more, as in the code of Mockingjay and TERA.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,11 @@ from mockingjay.moves.guess import PREDICTORS
 
 Distance = Literal["l1", "l2", "huber"]
 DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss, "huber": F.huber_loss}
+MEASURES: Mapping[Distance, str] = {
+    "l1": "mean absolute error on masked frames",
+    "l2": "mean squared error on masked frames",
+    "huber": "Huber loss on masked frames",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,10 @@ class AudioALBERT(Objective):
         scored = rebuild.score(self.head, self.encoder.context(altered.read).last, altered, "l1")
         return Loss(*scored, {} if self.training else rebuild.trivial(altered, "l1"))
 
+    @classmethod
+    def measure(cls, config: Config) -> str:
+        return rebuild.MEASURES["l1"]
+
     @torch.no_grad()
     def picture(self, batch: Batch, draw: Draw) -> Picture:
         return Picture(*rebuild.panels(self.encoder, self.head, self._alter(batch, draw)))

@@ -82,6 +82,10 @@ class MaskedReconstruction(Objective):
         scored = rebuild.score(self.head, self.encoder.context(altered.read).last, altered, "l2")
         return Loss(*scored, {} if self.training else rebuild.trivial(altered, "l2"))
 
+    @classmethod
+    def measure(cls, config: Config) -> str:
+        return rebuild.MEASURES["l2"]
+
     @torch.no_grad()
     def picture(self, batch: Batch, draw: Draw) -> Picture:
         return Picture(*rebuild.panels(self.encoder, self.head, self._alter(batch, draw)))

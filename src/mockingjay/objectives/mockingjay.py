@@ -74,6 +74,10 @@ class Mockingjay(Objective):
         parts = {} if self.training else rebuild.trivial(altered, distance)
         return Loss(*rebuild.score(self.head, hidden, altered, distance), parts)
 
+    @classmethod
+    def measure(cls, config: Config) -> str:
+        return rebuild.MEASURES[config.distance]
+
     @torch.no_grad()
     def picture(self, batch: Batch, draw: Draw) -> Picture:
         return Picture(*rebuild.panels(self.encoder, self.head, self._alter(batch, draw)))

@@ -58,6 +58,10 @@ class MPC(Objective):
             *rebuild.score(self.head, hidden, altered, "l1"), {} if self.training else rebuild.trivial(altered, "l1")
         )
 
+    @classmethod
+    def measure(cls, config: Config) -> str:
+        return rebuild.MEASURES["l1"]
+
     @torch.no_grad()
     def picture(self, batch: Batch, draw: Draw) -> Picture:
         return Picture(*rebuild.panels(self.encoder, self.head, self._alter(batch, draw)))

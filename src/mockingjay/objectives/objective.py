@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -77,6 +77,11 @@ class Objective(Learner, ABC):
 
     def codes(self, batch: Batch) -> Int[Tensor, "steps groups"] | None:
         """Choose the batch's codes as evaluation does, of valid steps alone; None where a method learns no codes."""
+
+    @classmethod
+    def measure(cls, config: Any) -> str:
+        """Say what a cell's loss is under a config, in words that stand after "the model's"."""
+        return "loss"
 
     @abstractmethod
     def picture(self, batch: Batch, draw: Draw) -> Picture | None:

@@ -72,6 +72,10 @@ class TERA(Objective):
         scored = rebuild.score(self.head, self.encoder.context(altered.read).last, altered, self.config.distance)
         return Loss(*scored, {} if self.training else self._trivial(altered))
 
+    @classmethod
+    def measure(cls, config: Config) -> str:
+        return rebuild.MEASURES[config.distance]
+
     @torch.no_grad()
     def picture(self, batch: Batch, draw: Draw) -> Picture:
         return Picture(*rebuild.panels(self.encoder, self.head, self._alter(batch, draw)))

@@ -100,11 +100,13 @@ def save_png(drawing: Drawing, path: Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Drawing:
-    """Draw the loss, and the held-out L1 of the model beside the dumb predictors where it was measured.
+def training_curve(metrics: Sequence[Mapping[str, Any]], measure: str = "loss") -> Drawing:
+    """Draw the loss, and on held-out speech the model's beside the dumb predictors' where it was measured.
 
     Args:
-        metrics: Logged lines with `step` and `loss`; some have `validation`, mapping `model` and each predictor to L1.
+        metrics: Logged lines with `step` and `loss`; some have `validation`, mapping `model` and each predictor to its
+            own.
+        measure: What that is, for example "mean absolute error on masked frames".
     """
     checked = [line for line in metrics if line.get("validation")]
     with mpl.rc_context(STYLE):
@@ -114,7 +116,7 @@ def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Drawing:
         _line(rows[0], [line["step"] for line in logged], [line["loss"] for line in logged], color=ACCENT, linewidth=1)
         rows[0].set_title("Training loss")
         if checked:
-            _held_out(rows[1], checked)
+            _held_out(rows[1], checked, measure)
         for axes in rows:
             axes.grid(axis="y")
             axes.margins(x=0.01)
@@ -124,10 +126,9 @@ def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Drawing:
     if checked:
         last = checked[-1]
         values = ", ".join(f"{PREDICTORS.get(name, name)} {value:.3f}" for name, value in last["validation"].items())
-        alt += f" Held-out L1 at step {last['step']}: {values}."
+        alt += f" Held-out {measure} at step {last['step']}: {values}."
     caption = "Loss per optimiser step" + (
-        "; below, the mean absolute error on masked frames of held-out speech, "
-        "the model beside predictors that learn nothing."
+        f"; below, the {measure} of held-out speech, the model beside predictors that learn nothing."
         if checked
         else ". No validation has been logged yet, so nothing can be said about held-out speech."
     )
@@ -261,7 +262,7 @@ def _line(axes: Axes, steps: Sequence[int], values: Sequence[float], **style: An
     axes.plot(steps, values, marker="o" if len(steps) == 1 else None, markersize=4, solid_joinstyle="round", **style)
 
 
-def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]]) -> None:
+def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]], measure: str) -> None:
     names = [name for name in checked[-1]["validation"] if name != "model"]
     styles: dict[str, dict[str, Any]] = {
         name: {"color": colour, "linestyle": dashes, "linewidth": 1.2}
@@ -275,7 +276,7 @@ def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]]) -> None:
         if points:
             _line(axes, *zip(*points), **style)
             ends[name] = points[-1]
-    axes.set_title("Held-out L1 on masked frames")
+    axes.set_title(f"Held-out {measure}")
     low, high = axes.get_ylim()
     heights = apart({name: value for name, (_, value) in ends.items()}, 0.075 * (high - low))
     for name, (step, _) in ends.items():

@@ -21,6 +21,7 @@ def run_page(
     command: str,
     health: Mapping[str, Any],
     metrics: Sequence[Mapping[str, Any]],
+    measure: str = "loss",
     spectrogram: Mapping[str, Any] | None,
     rows: Sequence[Row],
     weights: Mapping[str, Sequence[float]],
@@ -35,6 +36,7 @@ def run_page(
         health: What is known of the corpus; `durations` (seconds) and `levels` (dB re full scale) are drawn,
             `utterances` and `hours` quoted, all else listed.
         metrics: Logged lines, as for `figures.training_curve`.
+        measure: What is measured on held-out speech, as for `figures.training_curve`.
         spectrogram: The arguments of `figures.spectrograms`; None where the method rebuilds none.
         rows: Result rows, as for `tables.results_table`.
         weights: Mixing weights per layer, by task.
@@ -43,14 +45,14 @@ def run_page(
     """
     sections = (
         _results(rows),
-        _learning(metrics),
+        _learning(metrics, measure),
         _spectrogram(spectrogram),
         _weights(weights),
         _health(health),
         Section("Settings", "Every setting of the run, defaults included.", (_settings(settings_toml),)),
         _provenance(provenance),
     )
-    summary = "\n\n".join((_done(metrics, health), headline(rows)))
+    summary = "\n\n".join((_done(metrics, measure, health), headline(rows)))
     return Page(title, summary, command, sections)
 
 
@@ -64,14 +66,14 @@ def headline(rows: Sequence[Row]) -> str:
     return "\n\n".join(_verdict(*key, alike) for key, alike in by_task.items())
 
 
-def validation_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
+def validation_sentence(metrics: Sequence[Mapping[str, Any]], measure: str = "loss") -> str:
     """Say how the model stands against the dumb predictors at the last validation."""
     last = next((line for line in reversed(metrics) if line.get("validation")), None)
     if last is None:
         return "No validation has been logged, so nothing can be said about held-out speech."
     scores = dict(last["validation"])
     model = scores.pop("model")
-    begin = f"On held-out masked frames at step {last['step']:,} the model’s mean absolute error is {model:.3f}"
+    begin = f"On held-out speech at step {last['step']:,} the model’s {measure} is {model:.3f}"
     if not scores:
         return f"{begin}; no dumb predictor was measured beside it, so this says little."
     name = min(scores, key=scores.__getitem__)
@@ -140,13 +142,13 @@ def _is_rival(name: str) -> bool:
     return name in REFERENCES or name.startswith((UNTRAINED, PRECOMPUTED))
 
 
-def _done(metrics: Sequence[Mapping[str, Any]], health: Mapping[str, Any]) -> str:
+def _done(metrics: Sequence[Mapping[str, Any]], measure: str, health: Mapping[str, Any]) -> str:
     if not metrics:
         return "No training step has been logged."
     corpus = f" on {_time(health['hours'])} of speech" if "hours" in health else ""
     corpus += f" ({health['utterances']:,} utterances)" if corpus and "utterances" in health else ""
     steps = f"{metrics[-1]['step']:,} steps"
-    return f"An encoder was pre-trained without labels for {steps}{corpus}. {validation_sentence(metrics)}"
+    return f"An encoder was pre-trained without labels for {steps}{corpus}. {validation_sentence(metrics, measure)}"
 
 
 def _time(hours: float) -> str:
@@ -163,17 +165,20 @@ def _results(rows: Sequence[Row]) -> Section:
     return Section("Results", text, (results_table(rows), figures.inline(figures.results_intervals(rows), "results")))
 
 
-def _learning(metrics: Sequence[Mapping[str, Any]]) -> Section:
+def _learning(metrics: Sequence[Mapping[str, Any]], measure: str) -> Section:
     title = "Learning curve"
     if not metrics:
         return Section(title, "No training step has been logged.")
-    text = validation_sentence(metrics)
-    if any(line.get("validation") for line in metrics):
+    drawn = {name for line in metrics for name in line.get("validation") or ()} - {"model"}
+    text = validation_sentence(metrics, measure)
+    if "interpolation" in drawn:
         text = (
             "Neighbouring frames are so alike that repeating or interpolating them already comes close: "
             "only what lies below those lines has been learnt."
         )
-    return Section(title, text, (figures.inline(figures.training_curve(metrics), "curve"),))
+    elif drawn:
+        text = "The other lines are of predictors that learn nothing: only what lies below them has been learnt."
+    return Section(title, text, (figures.inline(figures.training_curve(metrics, measure), "curve"),))
 
 
 def _spectrogram(spectrogram: Mapping[str, Any] | None) -> Section:
