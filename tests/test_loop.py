@@ -16,7 +16,7 @@ from mockingjay.core.types import Batch, Loss, Waves
 from mockingjay.data.batches import BatchPlan, Loader
 from mockingjay.train import precision, signals
 from mockingjay.train.estimate import Estimate, estimate
-from mockingjay.train.loop import Run
+from mockingjay.train.loop import Run, _Stopwatch
 from mockingjay.train.optimiser import Optimiser
 from mockingjay.train.schedule import warmup_constant, warmup_linear
 
@@ -236,6 +236,66 @@ def test_on_cuda_a_step_that_is_not_finite_is_told_one_step_later():
     assert torch.equal(kept[0], run.learner.inner.weight) and equal(kept[1], run.optimiser.tensors())
 
 
+class Passed:
+    """Stands in for CUDA's event."""
+
+    def record(self):
+        pass
+
+    def synchronize(self):
+        pass
+
+
+def test_no_row_is_made_of_a_step_that_is_told_later():
+    """As on CUDA, where a tick is handed out before anybody knows whether it was finite."""
+
+    def spoiled(batches):
+        for step, (batch,) in enumerate(batches):
+            factor = float("nan") if step == 2 else 1.0
+            yield (replace(batch, waves=Waves(batch.waves.samples * factor, batch.waves.lengths)),)
+
+    run, rows = Run(Toy(), settings()), []
+    run._watch._copied = Passed()
+    with pytest.raises(TrainingError, match=r"step 3: gradient norm is nan .* last whole step 2: "):
+        for tick in run.ticks(spoiled(loader().steps())):
+            rows.append(tick.row())
+            kept = copy.deepcopy(run.learner.inner.weight)
+    assert [row["step"] for row in rows] == [1, 2] and run.step == 3
+    assert torch.equal(kept, run.learner.inner.weight)
+
+
+def test_on_cuda_a_step_lasts_from_event_to_event(monkeypatch):
+    class Event(Passed):
+        def __init__(self, enable_timing):
+            assert enable_timing
+            self.at = next(passes)
+
+        def elapsed_time(self, other):
+            return other.at - self.at
+
+    class Stream:
+        def record_event(self, event):
+            return event
+
+    passes = iter((1_000.0, 1_250.0))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    stopwatch = _Stopwatch(torch.device("cuda"))
+    stopwatch.stop()
+    assert stopwatch.read() == 0.25 and stopwatch.waited() < 0.25
+
+
+@pytest.mark.gpu
+def test_on_cuda_seconds_are_those_of_the_device():
+    class Slow(Toy):
+        def forward(self, batch, progress, draw):
+            torch.cuda._sleep(2 * 10**8)  # cycles, 0.1 s or so
+            return super().forward(batch, progress, draw)
+
+    ticks = list(Run(Slow(), settings(steps=4), "cuda").ticks(loader().steps()))
+    assert all(0.03 < tick.seconds < 1 for tick in ticks[1:])
+
+
 # ---- resuming
 
 
@@ -312,6 +372,14 @@ def test_precision_on_a_cpu(monkeypatch, tmp_path):
     assert run.learner.inner.weight.dtype is torch.float32
 
 
+def test_compiling_needs_transformer_blocks():
+    Run(Toy(), settings())
+    with pytest.raises(
+        ConfigError, match=r"train\.compile: 'on' compiles Transformer blocks, expected .*; set it to off"
+    ):
+        Run(Toy(), settings(compile="on"))
+
+
 # ---- estimates and signals
 
 
@@ -325,6 +393,16 @@ def test_an_estimate_leaves_no_trace():
     assert equal(before, learner.state_dict())
     assert all(each.grad is None for each in learner.parameters())
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_an_estimate_of_a_step_that_is_not_finite_says_so():
+    class Late(Toy):
+        def forward(self, batch, progress, draw):
+            loss = super().forward(batch, progress, draw)
+            return replace(loss, sum=loss.sum / 0) if progress else loss
+
+    with pytest.raises(TrainingError, match=r"step 2: gradient norm is nan"):
+        estimate(Late(), settings(), list(itertools.islice(loader().steps(), 4)))
 
 
 def test_operations_are_those_of_its_products():

@@ -1,4 +1,5 @@
 import errno
+import importlib
 import json
 import os
 import re
@@ -22,7 +23,8 @@ from mockingjay.data.manifest import write_manifest
 from mockingjay.data.splits import hold_out
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.pretrain import TRIAL
-from mockingjay.train import checkpoint
+from mockingjay.train import checkpoint, precision
+from mockingjay.train.collapse import Monitor
 
 # Smaller than nano, and two batches an epoch.
 SMALL = (
@@ -124,6 +126,23 @@ def test_a_validation_that_is_not_finite(speech, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Mockingjay, "forward", exploding)
     refuses(6, "validation: .*inf.* expected finite numbers; lower the learning rate", *command(speech, tmp_path / "r"))
+
+
+def test_what_is_held_out_is_scored_in_the_precision_of_training(speech, tmp_path, monkeypatch):
+    module, seen = importlib.import_module("mockingjay.pretrain"), []
+
+    def noting(function):
+        def noted(*arguments):
+            seen.append((function.__name__, torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+            return function(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: True)
+    monkeypatch.setattr(module, "validate", noting(module.validate))
+    monkeypatch.setattr(Monitor, "look", noting(Monitor.look))
+    works(*command(speech, tmp_path / "run", 1, "--set", "train.precision=bfloat16"))
+    assert seen == [("validate", True, torch.bfloat16), ("look", True, torch.bfloat16)] * 2
 
 
 @pytest.mark.parametrize("damaged", [1, 2])

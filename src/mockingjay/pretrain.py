@@ -42,6 +42,7 @@ from mockingjay.train.distributed import Group, alone, joined, leads
 from mockingjay.train.estimate import Estimate, estimate
 from mockingjay.train.loop import Run, Tick
 from mockingjay.train.pace import Pace, clock
+from mockingjay.train.precision import autocast
 from mockingjay.train.signals import Stop, listening
 from mockingjay.train.validation import validate
 
@@ -308,9 +309,8 @@ class _Session:
                 if leaving:  # perhaps another rank was asked
                     self.stop.signal = self.stop.signal or signal.SIGTERM
                 last = tick.step == steps or leaving
-                row: dict[str, Any] | None = (
-                    tick.row() if tick.step % log_every == 0 or tick.step % validate_every == 0 or last else None
-                )
+                due = tick.step % log_every == 0 or tick.step % validate_every == 0 or last
+                row: dict[str, Any] | None = tick.row() if due else None
                 if row is not None and (used := self.cost.utilisation(tick)) is not None:
                     row["mfu"] = used
                 wrong = None
@@ -350,8 +350,9 @@ class _Session:
     def _validate(self, step: int) -> tuple[dict[str, Any], str | None]:
         """Score the held-out part and look for collapse there; what is wrong, after the warm-up, is said in words."""
         draw, train = Draw(self.settings.batches.seed), self.settings.train
-        scores = validate(self.learner, self.held, self.counted, draw, self.group)
-        figures = self.monitor.look(self.learner.encoder, self.learner.codes)
+        with autocast(train.precision, self.group.device):  # as in training
+            scores = validate(self.learner, self.held, self.counted, draw, self.group)
+            figures = self.monitor.look(self.learner.encoder, self.learner.codes)
         wrong = self.monitor.judge(figures, step) if step > train.warmup * train.steps else None
         return {"validation": scores} | ({"collapse": figures} if figures else {}), wrong
 

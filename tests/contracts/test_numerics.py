@@ -7,6 +7,9 @@ Golden losses are written anew, after a change that is meant to change them or f
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,3 +132,36 @@ def test_one_thread_and_two():
         finally:
             torch.set_num_threads(1)
     torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+
+
+COMPILED = """
+import sys
+import torch
+from torch._dynamo.utils import counters
+from speech_like import batch_of
+from mockingjay.objectives import build_objective
+from mockingjay.settings import settings
+from mockingjay.train.loop import Run
+
+def losses(compile):
+    torch.manual_seed(1)
+    still = [f"objective.encoder.context.{name}=0.0" for name in ("dropout", "attention_dropout")]
+    objective = build_objective(settings("mockingjay", "nano", still).objective)
+    objective.prepare([batch_of()])
+    run = Run(objective, Run.Config(steps=20, learning_rate=1e-3, compile=compile))
+    return [tick.loss for tick in run.ticks((batch_of((6_000, 12_000 + 800 * step)),) for step in range(3))]
+
+plain, compiled = losses("off"), losses("on")
+assert counters["stats"]["unique_graphs"] > 0, counters
+assert all(abs(one - two) < 1e-5 for one, two in zip(plain, compiled)), (plain, compiled)
+"""
+
+
+@pytest.mark.slow
+def test_compiled_blocks_train_as_others_do():
+    """In a process of its own, for the compiler cannot see through the types that are checked in this one."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)]),
+    }
+    subprocess.run([sys.executable, "-c", COMPILED], env=environment, check=True, timeout=900)

@@ -62,6 +62,9 @@ def estimate(
             more its time does not count.
         device: Where.
         group: All ranks must estimate together; rank 0's clock counts.
+
+    Raises:
+        TrainingError: A step was not finite.
     """
     device = torch.device(device)
     group = group or Group(device=device)
@@ -71,16 +74,16 @@ def estimate(
         began = time.perf_counter()
         flops = _operations(learner, config, first, device, group)
         seconds = [time.perf_counter() - began]
-        if cuda:  # there the network is compiled, and that must be warmed up again
+        if cuda:
             torch.cuda.reset_peak_memory_stats(device)
+        # What is compiled, and what CUDA looks up once for every kind of kernel, must be warmed up again.
+        again = cuda or config.compile == "on"
+        if again:
             source = itertools.chain([first], source)
-        began = time.perf_counter()
-        for tick in Run(copy.deepcopy(learner), config, device, group).ticks(source):
-            assert tick.grad_norm >= 0  # reading it waits for the device
-            began, last = time.perf_counter(), began
-            seconds.append(began - last)
+        # Read when all are done, so that the host can run ahead as it does in training.
+        seconds += [tick.seconds for tick in list(Run(copy.deepcopy(learner), config, device, group).ticks(source))]
     memory = torch.cuda.max_memory_allocated(device) if cuda else _peak()
-    counted = seconds[1 + cuda :] or seconds
+    counted = seconds[1 + again :] or seconds[-1:]
     return Estimate(group.agree(statistics.mean(counted)), memory, flops, _speed(config, device, group))
 
 

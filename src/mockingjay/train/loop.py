@@ -7,10 +7,9 @@ checkpoint holds.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,14 +18,14 @@ from torch import Tensor
 
 from mockingjay.core.config import Config as Table
 from mockingjay.core.draw import Draw, address
-from mockingjay.core.errors import CheckpointError, TrainingError
+from mockingjay.core.errors import CheckpointError, ConfigError, TrainingError
 from mockingjay.core.learner import Learner
 from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance
-from mockingjay.encoders.contexts.context import Context
+from mockingjay.encoders.attention import Block
 from mockingjay.train.checkpoint import Checkpoint
 from mockingjay.train.distributed import Group
 from mockingjay.train.optimiser import Optimiser
-from mockingjay.train.precision import Precision, precision_of
+from mockingjay.train.precision import Precision, autocast
 from mockingjay.train.schedule import SCHEDULES, Schedule
 
 _NAMED = 3  # utterances in an error's sentence
@@ -39,11 +38,17 @@ class Tick:
 
     step: int  # steps done, this one included
     lr: float
-    seconds: float  # of the caller's clock, from asking for the data to the step's end (on CUDA: to its launch)
-    waited: float  # seconds of these for data
+    waited: float  # seconds for data; on CUDA the device may have been at the step before meanwhile
     totals: Float[Tensor, " totals"]  # over all ranks and accumulation steps
     norm: Float[Tensor, ""]
     names: tuple[str, ...]
+    timed: Callable[[], float]
+    settle: Callable[[], None]  # raises TrainingError where the step was not finite
+
+    @property
+    def seconds(self) -> float:
+        """From asking for the data, on CUDA from there or the step before's end, to this step's end."""
+        return self.timed()
 
     @property
     def loss(self) -> float:
@@ -71,7 +76,12 @@ class Tick:
         return 1 - (self.totals[2] / self.totals[3]).item()
 
     def row(self) -> dict[str, int | float]:
-        """Return a line of metrics.jsonl."""
+        """Return a line of metrics.jsonl.
+
+        Raises:
+            TrainingError: The step was not finite, which on CUDA nobody has been told yet.
+        """
+        self.settle()
         figures = {"step": self.step, "seconds": self.seconds, "waited": self.waited, "loss": self.loss, "lr": self.lr}
         return figures | {
             "grad_norm": self.grad_norm,
@@ -116,7 +126,8 @@ class Run:
         precision: Precision = "auto"
         """float32, bfloat16 (matrix products only), or auto: bfloat16 on CUDA, float32 on a CPU."""
         compile: Literal["auto", "off", "on"] = "auto"
-        """Compile the context network with torch.compile; auto: on CUDA only, for a CPU gains nothing by it."""
+        """Compile each of the network's Transformer blocks with torch.compile; auto: where that is known to gain, which
+        is on no device yet."""
         seed: int = Field(default=0, ge=0, lt=2**63)
         """Addresses masks and dropout."""
 
@@ -129,14 +140,12 @@ class Run:
         self.group = group or Group(device=self.device)
         self.optimiser = Optimiser(learner, config.optimiser)
         self.step = 0
-        self._dtype = precision_of(config.precision, self.device)
+        self._autocast = autocast(config.precision, self.device)
         saved = learner.state_dict().keys()
         self._buffers = [value for name, value in learner.named_buffers() if name in saved]
         self._watch = _Watch(self.device)
-        if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
-            for module in learner.modules():
-                if isinstance(module, Context):
-                    module.compile(dynamic=True)  # in place, so that parameters keep their names
+        if config.compile == "on":
+            _compile(learner)
 
     def ticks(self, batches: Iterable[Sequence[Batch]]) -> Iterator[Tick]:
         """Take optimiser steps until the last one or until the data end.
@@ -146,15 +155,15 @@ class Run:
 
         Raises:
             TrainingError: A loss or gradient is not finite. Weights and buffers are those before the step; the weights
-                alone on CUDA, where it is told a step later.
+                alone on CUDA, where it is told a step later, or before that by the tick's row.
         """
         source = iter(batches)
         while self.step < self.config.steps:
-            began = time.perf_counter()
+            stopwatch = _Stopwatch(self.device)
             micro_batches = next(source, None)
             if micro_batches is None:
                 break
-            yield self._take(micro_batches, began, time.perf_counter() - began)
+            yield self._take(micro_batches, stopwatch, stopwatch.waited())
         self._watch.settle()
 
     def checkpoint(self, **notes: object) -> Checkpoint:
@@ -184,7 +193,7 @@ class Run:
         self.optimiser.restore(checkpoint.optimiser)
         self.step = checkpoint.step
 
-    def _take(self, micro_batches: Sequence[Batch], began: float, waited: float) -> Tick:
+    def _take(self, micro_batches: Sequence[Batch], stopwatch: "_Stopwatch", waited: float) -> Tick:
         config = self.config
         progress = self.step / config.steps
         torch.manual_seed(address(config.seed, self.step, self.group.rank) & (2**63 - 1))  # for dropout
@@ -211,7 +220,8 @@ class Run:
         self.optimiser.step(lr, skip)
         self.learner.after_step(progress)
         self.step += 1
-        return Tick(self.step, lr, time.perf_counter() - began, waited, totals, norm, names)
+        stopwatch.stop()
+        return Tick(self.step, lr, waited, totals, norm, names, stopwatch.read, self._watch.settle)
 
     def _accumulate(
         self, micro_batches: Sequence[Batch], progress: float
@@ -220,7 +230,7 @@ class Run:
         totals, names = [], ()
         for batch in micro_batches:
             draw = Draw(self.config.seed, batch.epoch)
-            with self._autocast():
+            with self._autocast:
                 loss = self.learner(batch.to(self.device), progress, draw)
             loss.sum.backward()
             names = tuple(sorted(loss.parts))
@@ -232,8 +242,52 @@ class Run:
             totals.append(torch.cat([figures[:2], audio, figures[2:]]))
         return torch.stack(totals).sum(0), names
 
-    def _autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32)
+
+def _compile(learner: Learner) -> None:
+    """Compile the blocks and not the context around them, whose `forward` half of the objectives never call.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    blocks = [module for module in learner.modules() if isinstance(module, Block)]
+    if not blocks:
+        raise ConfigError(
+            "train.compile: 'on' compiles Transformer blocks, expected a network that has some; set it to off"
+        )
+    for block in blocks:
+        block.compile(dynamic=True)  # in place, so that parameters keep their names
+
+
+class _Stopwatch:
+    """Times one step, from when it is made.
+
+    On CUDA by two events in the device's queue: the host's clock would tell how long it took to say what is to be done.
+    The first passes where the work before it is done, so that of two steps in the queue each has its own time.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        self._began = self._ended = self._mark()
+
+    def waited(self) -> float:
+        """Seconds since, by the host's clock."""
+        return time.perf_counter() - self._began[0]
+
+    def stop(self) -> None:
+        """End the step."""
+        self._ended = self._mark()
+
+    def read(self) -> float:
+        """Seconds of the step; waits for its end."""
+        (began, first), (ended, last) = self._began, self._ended
+        if first is None:
+            return ended - began
+        last.synchronize()
+        return first.elapsed_time(last) / 1000
+
+    def _mark(self) -> tuple[float, Any]:
+        event = self._stream and self._stream.record_event(torch.cuda.Event(enable_timing=True))
+        return time.perf_counter(), event
 
 
 class _Watch:

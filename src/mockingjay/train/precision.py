@@ -27,6 +27,12 @@ def precision_of(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if wanted else torch.float32
 
 
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Open the context in which a forward pass makes its matrix products in the type that `precision_of` chooses."""
+    dtype = precision_of(precision, device)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
 def _processor_has_bfloat16() -> bool:
     """Read the processor's flags, because torch has no public name for them in all the versions we run on."""
     try:

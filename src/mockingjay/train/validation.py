@@ -14,7 +14,7 @@ from mockingjay.train.distributed import Group
 
 @torch.no_grad()
 def validate(learner: Learner, batches: Sequence[Batch], counted: float, draw: Draw, group: Group) -> dict[str, float]:
-    """Average the loss and its parts over all ranks' held-out batches.
+    """Average the loss and its parts over all ranks' held-out batches, in the precision of the caller's autocast.
 
     Args:
         learner: On the group's device; it is left in evaluation mode.
