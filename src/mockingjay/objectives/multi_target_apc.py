@@ -9,7 +9,7 @@ before. The encoder still reads the past alone: only the loss looks back, and th
 
 Differs from the paper: its numbers are quoted from memory, since no code was released. Both errors are means per cell:
 an anchor's cells are weighted by the inverse of how many of them are expected per frame, which keeps the loss a sum
-over utterances.
+over utterances. As APC here, features are normalised per utterance, so the frames know its mean and variance.
 """
 
 from typing import Literal

@@ -17,7 +17,7 @@ from mockingjay.core.types import Frames, Waves
 from mockingjay.encoders.frontends.deltas import DeltaWidth, regression_deltas
 from mockingjay.encoders.frontends.framing import Framing, Hop, Transform, Window
 from mockingjay.encoders.frontends.frontend import Frontend
-from mockingjay.encoders.frontends.normalise import Normalisation, Normalise
+from mockingjay.encoders.frontends.normalise import Normalisation, Normalise, leaks
 from mockingjay.encoders.frontends.spectrum import mel_filters, power_spectrum
 
 
@@ -69,6 +69,7 @@ class Fbank(Frontend):
         self.register_buffer("shape", (shape * config.amplitude).float(), persistent=False)
         self.register_buffer("filters", mel_filters(config.mels, config.fft, "kaldi", config.low), persistent=False)
         self.normalise = Normalise(config.normalise, self.dim)
+        self.leaks = leaks(config.normalise)
 
     def forward(self, waves: Waves) -> Frames:
         """Compute filterbank frames.

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from mockingjay.core.types import Frames, Grid, Waves
 
+Leak = Literal["nothing", "future"]
+
 
 class Frontend(nn.Module, ABC):
     """Turns waves into frames, each utterance from its own samples alone.
@@ -17,14 +19,15 @@ class Frontend(nn.Module, ABC):
         dim: Width of a frame.
         grid: Where the frames lie; `grid.hop` is in samples.
         receptive: Samples an utterance must have to give at least one frame.
-        leaks: What a frame may depend on besides its own utterance's samples up to now and the window's reach.
+        leaks: What a frame depends on besides its own utterance's samples up to now and the window's reach: the future
+            where something is taken over the whole utterance, its level, its mean and variance.
         reads: Values a frame of the files of features it reads; None where it reads sound.
     """
 
     dim: int
     grid: Grid
     receptive: int
-    leaks: Literal["nothing", "padding", "future"] = "nothing"
+    leaks: Leak = "nothing"
     reads: int | None = None
 
     @abstractmethod

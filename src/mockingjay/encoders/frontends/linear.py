@@ -18,7 +18,7 @@ from mockingjay.core.types import Frames, Waves
 from mockingjay.encoders.frontends.conditioning import Level, preemphasise
 from mockingjay.encoders.frontends.framing import Framing, Hop, Transform, Window
 from mockingjay.encoders.frontends.frontend import Frontend
-from mockingjay.encoders.frontends.normalise import Normalisation, Normalise
+from mockingjay.encoders.frontends.normalise import Normalisation, Normalise, leaks
 from mockingjay.encoders.frontends.spectrum import power_spectrum
 
 
@@ -59,6 +59,7 @@ class Linear(Frontend):
         self.register_buffer("hann", torch.hann_window(config.window), persistent=False)
         self.level = Level(config.level)
         self.normalise = Normalise(config.normalise, self.dim)
+        self.leaks = leaks(config.normalise, config.level)
 
     def forward(self, waves: Waves) -> Frames:
         """Compute linear-scale frames.

@@ -22,7 +22,7 @@ from mockingjay.encoders.frontends.conditioning import Level, preemphasise
 from mockingjay.encoders.frontends.deltas import DeltaWidth, polynomial_deltas
 from mockingjay.encoders.frontends.framing import Framing, Hop, Transform, Window
 from mockingjay.encoders.frontends.frontend import Frontend
-from mockingjay.encoders.frontends.normalise import Normalisation, Normalise
+from mockingjay.encoders.frontends.normalise import Normalisation, Normalise, leaks
 from mockingjay.encoders.frontends.spectrum import mel_filters, power_spectrum
 
 
@@ -74,6 +74,7 @@ class LogMel(Frontend):
         self.register_buffer("hann", torch.hann_window(config.window), persistent=False)
         self.level = Level(config.level)
         self.normalise = Normalise(config.normalise, self.dim)
+        self.leaks = leaks(config.normalise, config.level)
 
     def forward(self, waves: Waves) -> Frames:
         """Compute log-mel frames.

@@ -19,7 +19,7 @@ from mockingjay.core.types import Frames, Waves
 from mockingjay.encoders.frontends.deltas import DeltaWidth, polynomial_deltas
 from mockingjay.encoders.frontends.framing import Framing, Hop, Transform, Window
 from mockingjay.encoders.frontends.frontend import Frontend
-from mockingjay.encoders.frontends.normalise import Normalisation, Normalise
+from mockingjay.encoders.frontends.normalise import Normalisation, Normalise, leaks
 from mockingjay.encoders.frontends.spectrum import mel_filters, power_spectrum
 
 
@@ -64,6 +64,7 @@ class MFCC(Frontend):
         self.register_buffer("cosines", cosines(config.mels, config.coefficients), persistent=False)
         self.register_buffer("hann", torch.hann_window(config.window), persistent=False)
         self.normalise = Normalise(config.normalise, self.dim)
+        self.leaks = leaks(config.normalise)
 
     def forward(self, waves: Waves) -> Frames:
         """Compute cepstral frames.

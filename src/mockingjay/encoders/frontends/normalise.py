@@ -14,10 +14,16 @@ from torch import Tensor, nn
 
 from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.types import Frames
+from mockingjay.encoders.frontends.frontend import Leak
 
 Normalisation = Literal["none", "utterance", "global"]
 
 _FLOOR = 1e-5  # share of 1 + |mean|
+
+
+def leaks(by: Normalisation, level: float | None = None) -> Leak:
+    """Say what frames know beyond their window, as `Frontend.leaks`, of how they and their waves are normalised."""
+    return "future" if by == "utterance" or level is not None else "nothing"
 
 
 class Normalise(nn.Module):

@@ -18,7 +18,7 @@ from mockingjay.core.errors import DataError
 from mockingjay.core.types import Frames, Grid, Waves, valid_steps
 from mockingjay.encoders.frontends.framing import refuse_short
 from mockingjay.encoders.frontends.frontend import Frontend
-from mockingjay.encoders.frontends.normalise import Normalisation, Normalise
+from mockingjay.encoders.frontends.normalise import Normalisation, Normalise, leaks
 
 
 class Precomputed(Frontend):
@@ -42,6 +42,7 @@ class Precomputed(Frontend):
         self.grid = Grid(FRAME, config.centre)
         self.receptive = FRAME * (2 if config.normalise == "utterance" else 1)
         self.normalise = Normalise(config.normalise, self.dim)
+        self.leaks = leaks(config.normalise)
 
     def forward(self, waves: Waves) -> Frames:
         """Cut the frames out.

@@ -78,7 +78,8 @@ class Recogniser(Frontend):
         self.context = None if config.context is None else build_context(config.context, self.inner.dim)
         stride, width = (1, self.inner.dim) if self.context is None else (self.context.stride, self.context.dim)
         below, phones = self.inner.grid, len(config.phones)
-        self.dim, self.leaks, self.reads = phones, self.inner.leaks, self.inner.reads
+        self.dim, self.reads = phones, self.inner.reads
+        self.leaks = self.inner.leaks if self.context is None or self.context.causal else "future"
         self.grid = Grid(below.hop * stride, below.centre + below.hop * (stride - 1) / 2)
         self.receptive = self.inner.receptive + below.hop * (stride - 1)
         self.stride = stride
