@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from speech_like import batch_of
+from still_objective import CASES, by_one_speaker, rows_of, still_objective
 from toy_learner import Toy, forked, speak, utterances
 
 from mockingjay import audio
@@ -31,14 +33,19 @@ def train(out: Path, accumulate: int, slots: int, environment: dict[str, str]) -
             save_file({**run.learner.state_dict(), "figures": torch.tensor(figures)}, out)
 
 
-def test_two_ranks_are_one_rank_are_accumulation(tmp_path, monkeypatch):
-    """2 ranks × 4 utterances, 1 rank × 8 and accumulation 2 × 4, on uneven lengths, after 20 steps."""
-    monkeypatch.setattr(audio, "read", speak)
+def environments() -> list[dict[str, str]]:
+    """What torchrun would tell each of two ranks."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [forked(train, tmp_path / "ranks", 1, 2, {**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    return [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+
+
+def test_two_ranks_are_one_rank_are_accumulation(tmp_path, monkeypatch):
+    """2 ranks × 4 utterances, 1 rank × 8 and accumulation 2 × 4, on uneven lengths, after 20 steps."""
+    monkeypatch.setattr(audio, "read", speak)
+    ranks = [forked(train, tmp_path / "ranks", 1, 2, environment) for environment in environments()]
     train(tmp_path / "whole", 1, 1, {})
     train(tmp_path / "accumulated", 2, 2, {})
     for process in ranks:
@@ -53,6 +60,47 @@ def test_two_ranks_are_one_rank_are_accumulation(tmp_path, monkeypatch):
             else:
                 assert (value - found[other][name]).abs().max() <= 1e-5, (other, name)
     assert torch.allclose(found["ranks"]["figures"], found["accumulated"]["figures"], rtol=1e-5)
+
+
+def learn(out: Path, environment: dict[str, str]) -> None:
+    """Train every case for two steps as one rank of those the environment names, and write its weights and losses."""
+    os.environ.update(environment)
+    with joined("cpu") as group:
+        for case in CASES:
+            run = Run(still_objective(case), Run.Config(steps=2, learning_rate=1e-3, warmup=0.0), "cpu", group)
+            whole = [by_one_speaker(batch_of(seed=10 * step)) for step in range(2)]
+            share = len(whole[0].utterances) // group.ranks
+            own = slice(group.rank * share, (group.rank + 1) * share)
+            losses = [tick.loss for tick in run.ticks((rows_of(batch, own),) for batch in whole)]
+            if group.writes:
+                save_file({**run.learner.state_dict(), "losses": torch.tensor(losses)}, out / case)
+
+
+@pytest.mark.drill
+def test_of_every_objective_two_ranks_are_one_where_it_says_so(tmp_path):
+    """Two steps on four utterances of uneven lengths, or on two of them by each rank; and they are not where not."""
+    (tmp_path / "ranks").mkdir()
+    (tmp_path / "whole").mkdir()
+    ranks = [forked(learn, tmp_path / "ranks", environment) for environment in environments()]
+    learn(tmp_path / "whole", {})
+    for process in ranks:
+        process.join(120)
+        assert process.exitcode == 0
+    for case in CASES:
+        objective = still_objective(case)
+        before = objective.state_dict()
+        whole, shared = (load_file(tmp_path / name / case) for name in ("whole", "ranks"))
+        moved, apart = (
+            max(float((whole[key] - other[key]).abs().max()) for key in dict(objective.named_parameters()))
+            for other in (before, shared)
+        )
+        assert moved > 1e-3, case
+        if objective.learns_from == "utterance":
+            assert apart <= 1e-5, (case, apart)
+            for key, value in whole.items():
+                torch.testing.assert_close(shared[key], value, atol=1e-5, rtol=1e-5, msg=f"{case}: {key}")
+        else:
+            assert apart > 1e-5, (case, apart)
 
 
 def test_alone_everything_is_a_no_op():

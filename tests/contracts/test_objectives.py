@@ -1,10 +1,11 @@
 """What every objective promises, over the table: a new one is tested the moment it is listed."""
 
-from dataclasses import replace
+import copy
 
 import pytest
 import torch
-from speech_like import LENGTHS, batch_of
+from speech_like import LENGTHS, batch_of, speech_like
+from still_objective import CASES, by_one_speaker, rows_of, still_objective
 
 from mockingjay.core.config import read_toml, to_toml, validate
 from mockingjay.core.draw import Draw
@@ -55,40 +56,54 @@ def test_every_parameter_gets_a_finite_gradient(objective):
         assert parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0, parameter_name
 
 
-def test_padding_reaches_neither_loss_nor_hidden_states(objective):
-    objective.eval()
-    clean, dirty = batch_of(), noisy(batch_of())
-    one, other = objective(clean, 0.0, Draw(0)), objective(dirty, 0.0, Draw(0))
+@pytest.fixture(params=list(CASES))
+def steady(request):
+    return still_objective(request.param)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_padding_reaches_neither_loss_nor_states(steady, training):
+    """Nor, in training, what norms over the batch follow."""
+    steady.train(training)
+    twin, clean, dirty = copy.deepcopy(steady), batch_of(), noisy(batch_of())
+    one, other = steady(clean, 0.0, Draw(0)), twin(dirty, 0.0, Draw(0))
+    assert one.weight == other.weight
     assert one.mean.item() == pytest.approx(other.mean.item(), abs=1e-5)
-    hidden, changed = objective.encoder(clean.waves), objective.encoder(dirty.waves)
-    for layer, same in zip(hidden.layers, changed.layers):
-        torch.testing.assert_close(layer[hidden.valid], same[hidden.valid], atol=1e-5, rtol=0)
+    torch.testing.assert_close(twin.state_dict(), steady.state_dict(), atol=1e-5, rtol=1e-5)
+    if not training:
+        hidden, changed = steady.encoder(clean.waves), twin.encoder(dirty.waves)
+        for layer, same in zip(hidden.layers, changed.layers):
+            torch.testing.assert_close(layer[hidden.valid], same[hidden.valid], atol=1e-5, rtol=0)
 
 
-def test_batch_mates_change_nothing_but_what_is_declared(objective):
-    objective.eval()
-    batch = batch_of()
-    if objective.draws_from == "batch":
-        batch = replace(batch, utterances=tuple(replace(each, speaker="one") for each in batch.utterances))
-        for parameter_name, parameter in objective.named_parameters():
-            if not parameter_name.startswith("encoder."):  # at the start it hardly matters what is drawn
-                torch.nn.init.normal_(parameter)
-    together = objective.encoder(batch.waves)
-    whole = objective(batch, 0.0, Draw(0))
-    parts = []
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_mates_change_nothing_but_what_is_declared(steady, training):
+    steady.train(training)
+    batch = by_one_speaker(batch_of())
+    whole = steady(batch, 0.0, Draw(0))
+    parts = [steady(rows_of(batch, slice(row, row + 1)), 0.0, Draw(0)) for row in range(len(LENGTHS))]
+    same = sum(part.sum for part in parts).item() == pytest.approx(whole.sum.item(), rel=1e-5)
+    assert same == ((steady.learns_from if training else steady.draws_from) == "utterance")
+    assert sum(part.weight for part in parts).item() == pytest.approx(whole.weight.item())
+
+
+def test_batch_mates_reach_no_hidden_state(steady):
+    steady.eval()
+    waves = batch_of().waves
+    together = steady.encoder(waves)
     for row, length in enumerate(LENGTHS):
-        alone = Batch(
-            Waves(batch.waves.samples[row : row + 1, :length], batch.waves.lengths[row : row + 1]),
-            batch.utterances[row : row + 1],
-        )
-        parts.append(objective(alone, 0.0, Draw(0)))
-        hidden = objective.encoder(alone.waves)
+        hidden = steady.encoder(Waves(waves.samples[row : row + 1, :length], waves.lengths[row : row + 1]))
         steps = int(hidden.lengths[0])
         assert steps == together.lengths[row]
         torch.testing.assert_close(hidden.last[0], together.last[row, :steps], atol=1e-5, rtol=0)
-    same = sum(part.sum for part in parts).item() == pytest.approx(whole.sum.item(), rel=1e-5)
-    assert same == (objective.draws_from == "utterance")
-    assert sum(part.weight for part in parts).item() == pytest.approx(whole.weight.item())
+
+
+def test_only_norms_and_draws_over_the_batch_are_declared():
+    declared = {case: (each.learns_from, each.draws_from) for case in CASES for each in [still_objective(case)]}
+    negatives, codes = {"cpc", "modified-cpc"}, {"wav2vec2"}
+    norms = {"audio2vec", "temporal-gap", "phase", "mpc", "npc", "autoencoder by batch", "modified-cpc within by batch"}
+    assert {case for case, (learns, _) in declared.items() if learns == "batch"} == negatives | codes | norms
+    assert {case for case, (_, draws) in declared.items() if draws == "batch"} == negatives | codes
 
 
 def test_declared_causality_holds(objective):
@@ -98,6 +113,20 @@ def test_declared_causality_holds(objective):
     changed.values[:, 20:] += torch.randn_like(changed.values[:, 20:])
     before, after = context(frames).last[:, : 20 // context.stride], context(changed).last[:, : 20 // context.stride]
     assert torch.allclose(before, after, atol=1e-6) == context.causal
+
+
+def test_what_an_encoder_knows_of_the_future_is_declared(objective):
+    """From samples to hidden states: by a causal context what the frontend leaks, all of it and nothing else."""
+    encoder, samples, now = objective.encoder.eval(), speech_like(24_000, 0), 16_000
+    changed = torch.cat([samples[:now], 3 * speech_like(24_000, 7)[now:]])
+    early = (now - 8_000) // encoder.hop
+    with torch.no_grad():
+        one, other = (encoder(Waves.pad([each])).last[:, :early] for each in (samples, changed))
+    same = torch.allclose(one, other, atol=1e-5)
+    if encoder.frontend.leaks != "nothing":
+        assert not same
+    elif encoder.context.causal:
+        assert same
 
 
 def test_the_loss_falls_on_one_batch(objective):

@@ -108,3 +108,8 @@ class MaskedBatchNorm(nn.Module):
                 self.variance.lerp_(variance.float(), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         return images * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+
+
+def follows_batches(module: nn.Module) -> bool:
+    """Whether a module itself normalises by the batch in training; one that is frozen goes by what it followed."""
+    return isinstance(module, MaskedBatchNorm) and isinstance(module.weight, nn.Parameter)

@@ -15,6 +15,9 @@ from mockingjay.core.learner import Learner
 from mockingjay.core.representation import Representation
 from mockingjay.core.types import Batch, Waves
 from mockingjay.encoders.encoder import Encoder
+from mockingjay.encoders.norms import follows_batches
+
+Source = Literal["utterance", "batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +38,23 @@ class Objective(Learner, ABC):
 
     Attributes:
         encoder: What is kept.
-        draws_from: What an utterance's loss depends on besides the weights: itself alone, or its batch-mates too, and
-            then also on the number of ranks and micro-batches among which a step's utterances are divided.
+        draws_from: What an utterance's loss depends on in evaluation besides the weights: itself alone, or its
+            batch-mates too.
         adapts: Whether it trains a part of a run's encoder while all else rests, heads included.
     """
 
     Config: ClassVar[type[config.Config]]
     encoder: Encoder
-    draws_from: Literal["utterance", "batch"] = "utterance"
+    draws_from: Source = "utterance"
     adapts: bool = False
+
+    @property
+    def learns_from(self) -> Source:
+        """What an utterance's loss depends on in training, dropout aside: norms over the batch add its batch-mates.
+
+        On batch-mates means also on the number of ranks and micro-batches among which a step's utterances are divided.
+        """
+        return "batch" if any(map(follows_batches, self.modules())) else self.draws_from
 
     def listen(self, open_representation: Callable[[str], Representation]) -> None:
         """Open what the config names to listen to; called once, before `prepare` and before weights are loaded."""
