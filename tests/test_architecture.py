@@ -14,7 +14,7 @@ ROWS = [
     {"cli"},
     {"run"},
     {"report", "studies"},
-    {"pretrain", "open", "downstream"},
+    {"pretrain", "rounds", "open", "downstream"},
     {"settings"},
     {"objectives"},
     {"moves", "train"},

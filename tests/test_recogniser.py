@@ -18,7 +18,7 @@ from mockingjay.downstream.storage import load_probe
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends import Recogniser, build_frontend
 from mockingjay.open import kept_name, open_representation
-from mockingjay.pretrain import resolved
+from mockingjay.rounds import resolved
 from mockingjay.settings import settings
 
 SMALL = (

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -28,13 +29,13 @@ from mockingjay.data.manifest import Corpus, amount, write_manifest
 from mockingjay.data.quarantine import Quarantine, Refusal
 from mockingjay.data.scan import Health, check_reads, scan
 from mockingjay.data.splits import hold_out
-from mockingjay.downstream.recognise import filled_in, teach
+from mockingjay.downstream.recognise import teach
 from mockingjay.encoders.encoder import Encoder, random_encoder
 from mockingjay.encoders.frontends import Recogniser
 from mockingjay.objectives import build_objective
-from mockingjay.objectives.hubert import HuBERT
 from mockingjay.objectives.objective import Objective
-from mockingjay.open import lasting_name, open_representation
+from mockingjay.open import encoder_folder, open_representation
+from mockingjay.rounds import recognise, resolved, rounds
 from mockingjay.settings import Settings
 from mockingjay.train import checkpoint, ledger
 from mockingjay.train.collapse import Monitor
@@ -110,36 +111,6 @@ def _examined(
     return health
 
 
-def recognise(chosen: Settings, out: Path, learnt: Sequence[Utterance] | None = None, init: str | None = None) -> None:
-    """Refuse a folder that holds another run before anything is written into it.
-
-    Raises:
-        ConfigError: It does; which settings differ is said, or that the utterances or `init` (see `ledger`) do.
-        CheckpointError: Its provenance.json is damaged.
-    """
-    chosen, fingerprint = resolved(chosen), None
-    if learnt is not None:
-        parts = hold_out(learnt, chosen.upkeep.held_out, chosen.batches.seed)
-        fingerprint = BatchPlan(parts["train"], chosen.batches).fingerprint
-    ledger.check(out, chosen, fingerprint, ledger.HARMLESS | {"train.steps"}, init)  # a budget has set them
-
-
-def resolved(chosen: Settings) -> Settings:
-    """Fill in what a name in the settings stands for: HuBERT's teacher, the phone probe that SLU BERT listens to.
-
-    Raises:
-        ConfigError: It names no phone probe of ours.
-        CheckpointError: The probe's folder is damaged.
-    """
-    if isinstance(chosen.objective, HuBERT.Config) and chosen.objective.teacher:
-        chosen = config.overlay(chosen, {"objective": {"teacher": lasting_name(chosen.objective.teacher)}})
-    frontend = chosen.objective.encoder.frontend
-    if not isinstance(frontend, Recogniser.Config):
-        return chosen
-    full = filled_in(frontend, open_representation).model_dump()
-    return config.overlay(chosen, {"objective": {"encoder": {"frontend": full}}})
-
-
 def pretrain(
     chosen: Settings,
     utterances: Sequence[Utterance],
@@ -150,15 +121,15 @@ def pretrain(
     start: Encoder | Objective | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Pretrained:
-    """Train an objective, or continue the run in `out`.
+    """Train an objective, or continue the run in `out`, in as many rounds as the settings say.
 
     Args:
         chosen: Resolved settings.
         utterances: What to learn from, scanned; a part is held out.
         out: The run's folder.
-        budget: Seconds the training may take; sets `train.steps` where the run begins.
+        budget: Seconds the training may take, shared equally among rounds; sets `train.steps` where each begins.
         device: "auto", "cpu" or "cuda".
-        start: What to go on from instead of random weights: an encoder, or an objective with its heads.
+        start: What the first round goes on from instead of random weights: an encoder, or an objective with its heads.
         say: Told a line at a time.
 
     Raises:
@@ -168,13 +139,23 @@ def pretrain(
         MachineError: No room, no permission, or another process is writing here.
         TrainingError: A step was not finite, or the representation has collapsed.
     """
-    chosen = resolved(chosen)
+    listed = rounds(resolved(chosen), out)
     with ExitStack() as stack:
         group = stack.enter_context(joined(device))
         if group.writes:
             stack.enter_context(ledger.locked(out))
         stop = stack.enter_context(listening())
-        return _Session(chosen, utterances, out, group, stop, say).pretrain(budget, start)
+        for number, (each, folder) in enumerate(listed, 1):
+            if group.any(folder != out and encoder_folder(folder) is not None):  # and all wait for who writes
+                recognise(each, folder, utterances)
+                continue
+            if len(listed) > 1 and group.writes:
+                say(f"round {number} of {len(listed)}, in {folder}")
+            session = _Session(each, utterances, folder, group, stop, say)
+            trained = session.pretrain(budget and budget / len(listed), start if number == 1 else None)
+            if trained.stopped:
+                break
+    return trained
 
 
 class _Session:
@@ -216,6 +197,8 @@ class _Session:
             self.learner.prepare(Once(self.plan.utterances, self.plan.config, self.group.device))
             if start is not None:
                 self.learner.go_on_from(start)
+            spent = self._label()
+            budget = budget and max(budget - spent, budget / 10)
         self._settle_steps(budget, begun=saved is not None)
         if self.group.writes:
             checkpoint.sweep(self.out, self.settings.upkeep.keep)
@@ -226,6 +209,7 @@ class _Session:
         run = Run(self.learner, self.settings.train, self.group.device, self.group)
         if saved is not None:
             run.restore(saved)
+            self._label()
             self.monitor.restore(saved.notes.get("collapse"))
             self.say(f"resuming {self.out} at step {run.step} of {self.settings.train.steps}")
         if self.cost.flops is None and self.cost.seconds == math.inf:
@@ -235,6 +219,14 @@ class _Session:
         if self.group.writes and not self.stop.requested:
             encoder.save(self.out / "encoder", self._card(run.step))
         return Pretrained(self.out, encoder, self.settings, run.step, self.stop.exit_code, self._picture())
+
+    def _label(self) -> float:
+        """Let the learner write down what its steps will ask of whole utterances; return the seconds it took."""
+        began = monotonic()
+        whole = [*self.plan.utterances, *self.parts["valid"]]
+        self.learner.eval().label(whole, self.out, self.group.rank, self.group.ranks)
+        self.group.any(False)  # until all have written their share
+        return self.group.agree(monotonic() - began)
 
     def _settle_steps(self, budget: float | None, begun: bool) -> None:
         """Turn a budget into steps, once; a resumed run keeps what its config says."""
@@ -367,9 +359,8 @@ class _Session:
         """Show a held-out utterance true, altered and rebuilt, and write reconstruction.wav where a method sounds."""
         self.learner.eval()
         batch = self.held[0]
-        first = Batch(
-            Waves(batch.waves.samples[:1, : int(batch.waves.lengths[0])], batch.waves.lengths[:1]), batch.utterances[:1]
-        ).to(self.group.device)
+        wave = Waves(batch.waves.samples[:1, : int(batch.waves.lengths[0])], batch.waves.lengths[:1])
+        first = Batch(wave, batch.utterances[:1], starts=batch.starts[:1]).to(self.group.device)
         if self.group.writes and not self.stop.requested:
             sound = self.learner.reconstruct(first, Draw(self.settings.batches.seed))
             if sound is not None:

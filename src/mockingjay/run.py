@@ -25,10 +25,11 @@ from mockingjay.encoders.encoder import Encoder, random_encoder
 from mockingjay.encoders.frontends import Recogniser
 from mockingjay.objectives import OBJECTIVES
 from mockingjay.open import open_representation
-from mockingjay.pretrain import Pretrained, examine, pretrain, recognise, resolved
+from mockingjay.pretrain import Pretrained, examine, pretrain
 from mockingjay.report.page import write_page
 from mockingjay.report.run_report import run_page
 from mockingjay.report.tables import write_results
+from mockingjay.rounds import recognise, resolved
 from mockingjay.settings import Settings
 from mockingjay.train.distributed import alone
 

@@ -29,7 +29,8 @@ def pretrain(
     from mockingjay.data.manifest import amount
     from mockingjay.data.splits import untested
     from mockingjay.open import open_start
-    from mockingjay.pretrain import examine, pretrain, recognise
+    from mockingjay.pretrain import examine, pretrain
+    from mockingjay.rounds import recognise
     from mockingjay.settings import settings
     from mockingjay.train.ledger import beginning
 

@@ -105,10 +105,11 @@ class Batch:
     waves: Waves
     utterances: tuple[Utterance, ...]
     epoch: int = 0
+    starts: tuple[int, ...] = ()  # samples into its utterance at which each wave begins; none: all are whole
 
     def to(self, device: torch.device | str) -> "Batch":
         """Move the waves to a device."""
-        return Batch(self.waves.to(device), self.utterances, self.epoch)
+        return Batch(self.waves.to(device), self.utterances, self.epoch, self.starts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,6 +233,7 @@ class Loader:
     def _load(self, step: int, epoch: int, utterances: tuple[Utterance, ...]) -> _Loaded:
         kept: list[Utterance] = []
         waves: list[Tensor] = []
+        starts: list[int] = []
         refused: list[tuple[Utterance, DataError]] = []
         later = (each for ahead in range(1, self.plan.steps_per_epoch + 1) for each in self.plan.step(step + ahead)[1])
         for number, utterance in enumerate(itertools.chain(utterances, later)):
@@ -241,8 +242,10 @@ class Loader:
             if utterance.id in self.refused:
                 continue
             try:
-                waves.append(self._wave(utterance, epoch))
+                first, samples = self.plan.stretch(utterance, epoch)
+                waves.append(self._wave(utterance, first, samples))
                 kept.append(utterance)
+                starts.append(first)
             except DataError as error:
                 if self.refuse is None:
                     raise
@@ -255,7 +258,7 @@ class Loader:
         batch = Waves.pad(waves)
         if self.pin:
             batch = Waves(batch.samples.pin_memory(), batch.lengths.pin_memory())
-        return Batch(batch, tuple(kept), epoch), refused
+        return Batch(batch, tuple(kept), epoch, tuple(starts)), refused
 
     def _report(self, refused: list[tuple[Utterance, DataError]]) -> None:
         for utterance, error in refused:
@@ -263,8 +266,7 @@ class Loader:
                 self.refused.add(utterance.id)
                 self.refuse(utterance, error)
 
-    def _wave(self, utterance: Utterance, epoch: int) -> Float[Tensor, " samples"]:
-        first, samples = self.plan.stretch(utterance, epoch)
+    def _wave(self, utterance: Utterance, first: int, samples: int) -> Float[Tensor, " samples"]:
         if utterance.seconds > WHOLE * self.plan.config.crop:
             return audio.read(utterance.path, utterance.start + first / SAMPLE_RATE, samples / SAMPLE_RATE)
         kept = self._cache.get(utterance.id, first, samples)

@@ -5,17 +5,16 @@ Representation Learning by Masked Prediction of Hidden Units", IEEE/ACM TASLP 29
 
 BERT for sound that has no words: frames are clustered by k-means, and at masked steps the network of wav2vec 2.0 must
 tell the cluster. In a first round cepstra are clustered; in the next ones, a layer of the encoder that the round before
-has trained: `mockingjay pretrain hubert --preset second-round --set objective.teacher=runs/hubert` after a run in
-`runs/hubert`.
+has trained: `mockingjay pretrain hubert --set objective.rounds=2`. Whole utterances are labelled once a round.
 
 Differs from the paper: clusters are found once from k-means++, in fewer frames, where the paper takes the best of
-twenty mini-batch fits; cepstra are ours, normalised over the utterance; and units are told anew for every crop, from
-what the teacher says of the crop alone, where the paper has labelled whole utterances beforehand. A teacher may be any
-representation, and is kept in the checkpoints with what it has taught.
+twenty mini-batch fits; cepstra are ours, normalised over the utterance; rounds of one command are equally long, where
+the paper's second is longer (preset `second-round`). A teacher may be any representation, and is kept in checkpoints.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -28,15 +27,17 @@ from mockingjay.core import config
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError
 from mockingjay.core.representation import Representation
-from mockingjay.core.types import Batch, Frames, Loss, Waves
+from mockingjay.core.types import Batch, Frames, Loss, Utterance, Waves
 from mockingjay.encoders.contexts.convolutional_transformer import ConvolutionalTransformer
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.mfcc import MFCC, MFCC_39
 from mockingjay.encoders.frontends.waveform import WAV2VEC2_512
 from mockingjay.moves.cluster import Clusters
+from mockingjay.moves.label import Labels, nearest
 from mockingjay.moves.mask import Masks, choose_masked
 from mockingjay.moves.restrain import loudness, scale_gradient
 from mockingjay.objectives.objective import Objective
+from mockingjay.train.checkpoint import fingerprint_of
 
 _FLOOR = 1e-8  # probability; a cluster that the corpus's first frames lack would cost infinitely much
 
@@ -54,12 +55,16 @@ class HuBERT(Objective):
         """Which steps are masked."""
         teacher: str = ""
         """The representation whose layer is clustered, as `probe` takes it; none: the first round, of cepstra."""
+        rounds: int = Field(default=1, ge=1, le=16)
+        """Trainings one after the other, of `train.steps` each, in which each encoder is the next one's teacher."""
         layer: int = Field(default=6, ge=0, le=65_536)
         """The teacher's layer, 0 being what its first block reads."""
         cepstra: MFCC.Config = MFCC_39
         """What is clustered where there is no teacher."""
         clusters: Clusters.Config = Clusters.Config()
         """How many there are and what they are found in."""
+        later_units: int = Field(default=500, ge=2, le=65_536)
+        """How many there are in the rounds after the first (section IV-B)."""
         width: int = Field(default=256, ge=1, le=65_536)
         """Of the clusters' vectors, with which what is told is compared."""
         temperature: float = Field(default=0.1, gt=0)
@@ -73,8 +78,10 @@ class HuBERT(Objective):
 
         @model_validator(mode="after")
         def _reads(self) -> "HuBERT.Config":
-            if (kind := self.encoder.context.kind) != "convolutional-transformer":
-                raise ValueError(f"encoder.context.kind {kind!r} masks nothing, expected 'convolutional-transformer'")
+            if not isinstance(context := self.encoder.context, ConvolutionalTransformer.Config):
+                raise ValueError(f"context.kind {context.kind!r} masks nothing, expected 'convolutional-transformer'")
+            if self.rounds > 1 and self.layer > context.layers:
+                raise ValueError(f"layer {self.layer} is to be clustered, expected one of 0 to {context.layers}")
             return self
 
     teacher: Representation | None
@@ -90,6 +97,7 @@ class HuBERT(Objective):
         self.cepstra = MFCC(config.cepstra)
         self.clusters = Clusters(config.clusters, self.cepstra.dim)
         self.teacher = None
+        self.labels: Labels | None = None
 
     def listen(self, open_representation: Callable[[str], Representation]) -> None:
         """Open the teacher, if there is one.
@@ -107,9 +115,7 @@ class HuBERT(Objective):
                 f"objective.teacher: {name} reads files of features, expected what reads sound; choose another"
             )
         if layer >= teacher.depth:
-            raise ConfigError(
-                f"objective.layer: {layer}, but {name} has the layers 0 to {teacher.depth - 1}; choose one of them"
-            )
+            raise ConfigError(f"objective.layer: {layer}, but {name} has layers 0 to {teacher.depth - 1}; choose one")
         self.teacher = teacher.requires_grad_(False)
         self.clusters = Clusters(self.config.clusters, teacher.dim)
 
@@ -126,6 +132,13 @@ class HuBERT(Objective):
             self.cepstra.fit(batch.waves for batch in batches)
         self.clusters.fit(self._heard(batch.waves) for batch in batches)
 
+    def label(self, utterances: Sequence[Utterance], folder: Path, rank: int = 0, ranks: int = 1) -> None:
+        ears = self.teacher or self.cepstra
+        state = fingerprint_of({**ears.state_dict(prefix="ears."), **self.clusters.state_dict()})
+        teller = state + self.config.model_dump_json(include={"teacher", "layer", "cepstra", "clusters"})
+        self.labels = Labels(folder / "units", teller, utterances, ears.grid, ears.receptive)
+        self.labels.write(lambda waves: self.clusters(self._heard(waves)), self.mask.device, rank, ranks)
+
     def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
         context = self.encoder.context
         assert isinstance(context, ConvolutionalTransformer), "the config checks this"
@@ -134,7 +147,7 @@ class HuBERT(Objective):
         embedded = context.embed(context.inputs_norm(frames.values))
         masked = choose_masked(self.config.masks, frames.lengths, embedded.shape[1], draw, ids)
         hidden = context.read(masked.put(embedded, self.mask), frames.lengths).last
-        wanted = self.tell(batch.waves, embedded.shape[1])
+        wanted = self.tell(batch, embedded.shape[1])
         if self.config.masked == 1:  # the others need not be told at all
             taken = masked.take(hidden)
             hidden, wanted, weights = taken.values, wanted.gather(1, masked.places), taken.valid.float()
@@ -152,19 +165,23 @@ class HuBERT(Objective):
     def picture(self, batch: Batch, draw: Draw) -> None:
         return None
 
-    @torch.no_grad()
-    def tell(self, waves: Waves, time: int) -> Int[Tensor, "batch time"]:
+    def tell(self, batch: Batch, time: int) -> Int[Tensor, "batch time"]:
         """Tell the cluster of what is heard nearest to the middle of each of the encoder's first steps."""
+        labels, grid = self.labels, self.encoder.grid
+        return self._live(batch.waves, time) if labels is None else labels.tell(batch, grid, time, self._live)
+
+    @torch.no_grad()
+    def _live(self, waves: Waves, time: int) -> Int[Tensor, "batch time"]:
+        """Tell the clusters of waves as if they were whole."""
+        assert self.teacher is not None or not self.config.teacher, "whoever builds an objective lets it listen"
         heard = self._heard(waves)
-        grid = self.cepstra.grid if self.teacher is None else self.teacher.grid
-        nearest = grid.nearest(self.encoder.grid.times(time), heard.values.shape[1]).to(heard.lengths.device)
-        return self.clusters(heard).gather(1, nearest.minimum(heard.lengths[:, None] - 1))
+        places = nearest((self.teacher or self.cepstra).grid, self.encoder.grid, time).to(heard.lengths.device)
+        return self.clusters(heard).gather(1, places.minimum(heard.lengths[:, None] - 1))
 
     @torch.no_grad()
     def _heard(self, waves: Waves) -> Frames:
         """Compute what is clustered."""
         if self.teacher is None:
-            assert not self.config.teacher, "whoever builds an objective lets it listen"
             return self.cepstra(waves)
         hidden = self.teacher(waves)
         return Frames(hidden.layers[self.config.layer], hidden.lengths)
@@ -179,5 +196,5 @@ class HuBERT(Objective):
     ) -> dict[str, Float[Tensor, ""]]:
         """Score on the same steps who says all clusters alike, and who says how frequent each is in the corpus."""
         surprise = -self.clusters.shares.clamp_min(_FLOOR).log()
-        marginal = (surprise[wanted] * weights).sum()
-        return {"chance": weights.sum() * math.log(self.config.clusters.units), "marginal": marginal}
+        chance = weights.sum() * math.log(self.config.clusters.units)
+        return {"chance": chance, "marginal": (surprise[wanted] * weights).sum()}

@@ -1,8 +1,9 @@
 """An objective is a learner that owns an encoder and needs no labels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jaxtyping import Bool, Float, Int
@@ -13,7 +14,7 @@ from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError
 from mockingjay.core.learner import Learner
 from mockingjay.core.representation import Representation
-from mockingjay.core.types import Batch, Waves
+from mockingjay.core.types import Batch, Utterance, Waves
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.norms import follows_batches
 
@@ -85,6 +86,16 @@ class Objective(Learner, ABC):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """See the corpus before step 0, into buffers; `batches` may be iterated more than once."""
         self.encoder.frontend.fit(batch.waves for batch in batches)
+
+    def label(self, utterances: Sequence[Utterance], folder: Path, rank: int = 0, ranks: int = 1) -> None:
+        """Write into `folder` what the steps will ask of whole utterances; before every start's first step.
+
+        All ranks call it, each may write its share, and none takes a step before all have returned. What is written
+        must be a function of the state and the audio, so that whoever finds it missing can write it again.
+
+        Raises:
+            MachineError: The folder cannot be written.
+        """
 
     def codes(self, batch: Batch) -> Int[Tensor, "steps groups"] | None:
         """Choose the batch's codes as evaluation does, of valid steps alone; None where a method learns no codes."""

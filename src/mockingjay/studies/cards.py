@@ -12,6 +12,7 @@ from mockingjay.core.types import Utterance
 from mockingjay.data.batches import BatchPlan
 from mockingjay.data.splits import hold_out
 from mockingjay.downstream.questions import Question
+from mockingjay.rounds import rounds
 from mockingjay.settings import Settings
 from mockingjay.train import ledger
 
@@ -83,4 +84,5 @@ def check_run(folder: Path, chosen: Settings, learnt: Sequence[Utterance], budge
     """
     part = hold_out(learnt, chosen.upkeep.held_out, chosen.batches.seed)["train"]
     fingerprint = BatchPlan(part, chosen.batches).fingerprint
-    ledger.check(folder, chosen, fingerprint, ledger.HARMLESS | ({"train.steps"} if budget else set()))
+    for each, run in rounds(chosen, folder):
+        ledger.check(run, each, fingerprint, ledger.HARMLESS | ({"train.steps"} if budget else set()))

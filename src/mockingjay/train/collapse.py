@@ -168,7 +168,8 @@ def _few(batches: Sequence[Batch]) -> list[Batch]:
     few, left = [], UTTERANCES
     for batch in batches:
         waves, rows = batch.waves, min(left, len(batch.utterances))
-        few.append(Batch(Waves(waves.samples[:rows], waves.lengths[:rows]), batch.utterances[:rows], batch.epoch))
+        first = Waves(waves.samples[:rows], waves.lengths[:rows])
+        few.append(Batch(first, batch.utterances[:rows], batch.epoch, batch.starts[:rows]))
         left -= rows
         if not left:
             break
