@@ -8,6 +8,7 @@ is needed.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -32,7 +33,7 @@ def recur(
     On CUDA autocast hands cuDNN's networks float16, also where bfloat16 was asked for; the gradients of our losses,
     which are sums over cells and are scaled down afterwards, do not fit there.
     """
-    own = next(cell.parameters()).dtype
+    own = next(chain(cell.parameters(), cell.buffers())).dtype  # buffers of what is listened to (see Recogniser)
     with torch.autocast(values.device.type, enabled=False):
         return cell(values.to(own), states.to(own) if isinstance(states, Tensor) else states)
 
