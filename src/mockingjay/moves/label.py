@@ -23,7 +23,7 @@ from mockingjay.core.files import write_atomically
 from mockingjay.core.types import SAMPLE_RATE, Batch, Grid, Utterance, Waves
 
 SHARE = 512  # utterances in a file
-STRETCH = 100  # seconds heard at once; longer utterances are heard in stretches of it (code)
+STRETCH = 100  # seconds heard at once; longer utterances are heard in stretches of it (ours)
 
 Tell = Callable[[Waves], Int[Tensor, "batch time"]]
 
