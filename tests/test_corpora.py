@@ -369,30 +369,20 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_lies_beside_a_layout_is_counted_and_a_small_part_is_no_layout(tmp_path, layout):
-    tree(tmp_path, *LAYOUTS[layout], "other/b.wav")
-    corpus = open_corpus(tmp_path)
-    (refusal,) = corpus.refused
-    assert (
-        len(corpus.utterances) == 1
-        and refusal.kind == "protocol"
-        and refusal.text
-        == (
-            f"{tmp_path}: 1 of 2 audio files (first other/b.wav) lie otherwise than in {layout} and are left out; "
-            "move them to a folder of their own to use them"
-        )
+    left_out = (
+        f"{tmp_path}: 1 of 2 audio files (first other/b.wav) lie otherwise than in {layout} and are left out; "
+        "move them to a folder of their own to use them"
     )
-    tree(tmp_path, "other/c.wav")
-    corpus = open_corpus(tmp_path)
-    (refusal,) = corpus.refused
-    assert (
-        len(corpus.utterances) == 3
-        and refusal.kind == "protocol"
-        and refusal.text
-        == (
-            f"{tmp_path}: 1 of 3 audio files lie as in {layout}, and all are read without its splits and labels; "
-            "name their folder alone to have these"
-        )
+    taken = (
+        f"{tmp_path}: 1 of 3 audio files lie as in {layout}, and all are read without its splits and labels; "
+        "name their folder alone to have these"
     )
+    tree(tmp_path, *LAYOUTS[layout])
+    for name, used, said in (("other/b.wav", 1, left_out), ("other/c.wav", 3, taken)):
+        tree(tmp_path, name)
+        corpus = open_corpus(tmp_path)
+        assert len(corpus.utterances) == used
+        assert [(refusal.kind, refusal.text) for refusal in corpus.refused] == [("protocol", said)]
 
 
 @pytest.mark.real
