@@ -315,6 +315,18 @@ def test_a_folder_with_metadata(tmp_path):
     assert found(open_corpus(tmp_path / "b.tsv"), "text") == {"one": "Hello, you"}
 
 
+def test_metadata_that_list_no_audio_are_passed_over(tmp_path):
+    tree(tmp_path / "LJ", "wavs/1.wav", "wavs/2.wav", "metadata.csv=1|Printing, in the|Printing, in the\n2|only|only\n")
+    corpus = open_corpus(tmp_path / "LJ")
+    assert found(corpus, "split") == {"wavs/1": None, "wavs/2": None}
+    (refusal,) = corpus.refused
+    assert (refusal.kind, refusal.text) == (
+        "protocol",
+        f"{tmp_path}/LJ/metadata.csv: not read, for its first line names no path or file_name; {refusal.mend}",
+    )
+    assert found(open_corpus(tmp_path), "split") == {"LJ/wavs/1": None, "LJ/wavs/2": None}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

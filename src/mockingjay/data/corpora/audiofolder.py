@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mockingjay.data.corpora.csv import rows_of
+from mockingjay.data.corpora.csv import lists_audio, rows_of
 from mockingjay.data.corpora.rows import Row, called, gathered, required, seconds, word
 from mockingjay.data.corpora.tree import Tree, suffix
 from mockingjay.data.lines import keys, tables
@@ -33,10 +33,18 @@ def read_audiofolder(tree: Tree) -> Corpus | None:
     if tree.holds(_LISTS[0]):
         return gathered(tree.name, tree.path(_LISTS[0]), _rows(tree.path(_LISTS[0])))
     lists = [(folder, name) for folder in tree.folders for name in _LISTS if tree.holds(f"{folder}/{name}")]
-    if not lists or tree.holds(_LISTS[1]):
+    # A metadata.csv may be something else: LJSpeech's has no header.
+    if tree.holds(_LISTS[1]) or not any(_lists_audio(tree.path(f"{folder}/{name}")) for folder, name in lists):
         return None
     rows = (row for folder, name in lists for row in _split(tree.path(f"{folder}/{name}"), folder))
     return gathered(tree.name, tree.root, rows)
+
+
+def _lists_audio(path: str) -> bool:
+    if suffix(path) == ".csv":
+        return lists_audio(path)
+    first = keys(Path(path))
+    return not first or "file_name" in first
 
 
 def _split(path: str, folder: str) -> Iterator[Row]:

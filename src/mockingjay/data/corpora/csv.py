@@ -1,7 +1,8 @@
 """A CSV (or, as .tsv, tab-separated) list with a header: `path,label`, and if wanted `id,start,end,speaker,split,text`.
 
 Paths are relative to the list's folder; `file_name`, as Hugging Face's audio folders call it, is taken for `path`, and
-a folder's `metadata.csv` for its list. Any further column is a label; an empty cell is missing. Lengths are measured.
+a folder's `metadata.csv` with either for its list. Any further column is a label; an empty cell is missing. Lengths are
+measured.
 """
 
 # ruff: noqa: PTH113, PTH120, PTH123 -- paths stay as written: names may not be UTF-8, links stay
@@ -15,12 +16,14 @@ from mockingjay.core.errors import DataError
 from mockingjay.data.corpora.rows import Row, gathered, seconds
 from mockingjay.data.corpora.tree import Tree, stem
 from mockingjay.data.manifest import Corpus, resolve
+from mockingjay.data.quarantine import Refusal
 
 _OWN = ("path", "id", "start", "end", "speaker", "split", "text")
+_PATHS = frozenset({"path", "file_name"})
 
 
 def read_csv(tree: Tree) -> Corpus | None:
-    """Read a list; None where the path is no .csv or .tsv file and no folder with a metadata.csv.
+    """Read a list; None where the path is no .csv or .tsv file and no folder with a metadata.csv that lists audio.
 
     Raises:
         DataError: The list cannot be parsed; the first wrong line is named.
@@ -28,7 +31,18 @@ def read_csv(tree: Tree) -> Corpus | None:
     path = tree.root if tree.is_file else tree.path("metadata.csv")
     if not path.lower().endswith((".csv", ".tsv")) or not os.path.isfile(path):
         return None
+    if not tree.is_file and not lists_audio(path):
+        mend = "name the columns in its first line to have its labels"
+        text = f"{shown(path)}: not read, for its first line names no path or file_name; {mend}"
+        tree.refused.append(Refusal(path, "protocol", text, mend))
+        return None
     return gathered(tree.name, path, rows_of(path))
+
+
+def lists_audio(path: str) -> bool:
+    """Whether a list's header names a column of files; also where it cannot be read, which its reader will say."""
+    columns = header_of(path)
+    return not columns or bool(columns & _PATHS)
 
 
 def rows_of(path: str, split: str | None = None, prefix: str = "") -> Iterator[Row]:
