@@ -340,6 +340,7 @@ def test_metadata_that_list_no_audio_are_passed_over(tmp_path):
         ("path,start\na.wav,x\n", ":2: the start is 'x', expected seconds"),
         ("path,start,end\na.wav,1,nan\n", ":2: the end is 'nan', expected seconds"),
         ("path,start,end\na.wav,1,0.5\n", ":2: the end is 0.5 s, expected more than the start (1 s)"),
+        ("id,path,duration_s,start_s\na,a.wav,0.2,\nb,a.wav,0.2,0.2\n", ":3: start_s is 0.2, a manifest's column"),
         ("path,label\nhttp://x/a.wav,x\n", ":2: path 'http://x/a.wav' is a URL"),
         ('path,label\n"a.wav"x,y\n', "not CSV in UTF-8"),
         ("path,label\nnone.wav,x\n", "none of its 1 files can be used"),

@@ -61,6 +61,9 @@ def rows_of(path: str, split: str | None = None, prefix: str = "") -> Iterator[R
         empty = False
         if "path" not in row:
             raise DataError(f"{where}: the path is empty, expected a file; fill it in, or remove the line")
+        if seconds(row.get("start_s", "0"), "start_s", where):  # a manifest saved as CSV: its columns are no labels
+            what = f"start_s is {row['start_s']}, a manifest's column, expected start and end in seconds"
+            raise DataError(f"{where}: {what}; write the list with these, or as a manifest (.jsonl)")
         yield Row(
             where=where,
             id=row.get("id") or prefix + shown(stem(row["path"])) + (f"@{row['start']}" if row.get("start") else ""),
