@@ -63,6 +63,17 @@ def test_paths_may_be_absolute_or_lead_to_a_sibling(tmp_path):
     assert [utterance.path for utterance in found.utterances] == ["/data/x.wav", str(tmp_path.parent / "other/x.wav")]
 
 
+def test_an_empty_speaker_is_nobody(tmp_path):
+    (utterance,) = read_manifest(manifest(tmp_path, {**LINE, "speaker": "", "split": "", "text": ""})).utterances
+    assert (utterance.speaker, utterance.split, utterance.text) == (None, None, "")
+
+
+def test_a_corpus_whose_name_is_not_utf8_can_be_printed(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    assert read_manifest(manifest(folder, LINE)).name == "caf\\xe9"
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [

@@ -74,7 +74,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Corpus:
         raise DataError(f"{shown(path)}:{number}: {what}, expected each id once; rename or remove one of them")
     if not utterances:
         raise DataError(f"{shown(path)}: holds no utterances, expected one JSON object a line; write it again")
-    return Corpus(os.path.basename(folder), tuple(utterances))
+    return Corpus(shown(os.path.basename(folder)), tuple(utterances))
 
 
 def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
@@ -148,7 +148,9 @@ def _text(row: dict[str, Any], key: str, where: str, required: bool = False) -> 
     if isinstance(value, int) and not isinstance(value, bool) and not required:
         value = repr(value)  # speakers are often numbers
     if (value is None and not required) or (isinstance(value, str) and (value or not required)):
-        return sys.intern(value) if value and key in ("speaker", "split") else value
+        if key in ("speaker", "split"):
+            return sys.intern(value) if value else None  # all that name nobody are not one speaker
+        return value
     shape = "a text" if required else "a text or null"
     what = f"key '{key}' is missing" if key not in row else f"key '{key}' is {value!r}"
     raise DataError(f"{where}: {what}, expected {shape}; mend that line")
