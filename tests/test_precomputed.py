@@ -197,6 +197,20 @@ def test_lists_archives_and_folders_are_corpora(tmp_path):
     assert single.seconds == 1.3
 
 
+def test_lists_are_read_as_kaldi_writes_them(tmp_path):
+    """Paths from where the recipe ran, tabs, and an utterance's own id where nobody is named."""
+    folder = tmp_path / "data" / "train"
+    for each in (tmp_path / "mfcc", folder):
+        each.mkdir(parents=True)
+    archive(tmp_path / "mfcc" / "raw.ark", {"ann-0": frames(50), "x": frames(51)})
+    (folder / "feats.scp").write_text((tmp_path / "mfcc" / "raw.scp").read_text().replace(" ", "\tmfcc/"))
+    (folder / "utt2spk").write_text("ann-0\tann\nx x\n")
+    (folder / "text").write_text("ann-0\tshe had\nx\n")
+    found = open_corpus(folder).utterances
+    assert [(each.id, each.speaker, each.text) for each in found] == [("ann-0", "ann", "she had"), ("x", None, None)]
+    assert torch.equal(cut(audio.read(found[1].path)), torch.from_numpy(frames(51)))
+
+
 def test_arrays_beside_audio_are_passed_over(tmp_path):
     corpus(tmp_path, count=3)
     soundfile.write(tmp_path / "a.wav", speech_like(16_000, 0).numpy(), 16_000)
@@ -209,6 +223,7 @@ def test_arrays_beside_audio_are_passed_over(tmp_path):
         ("a cat feats.ark |", r"feats.scp:1: path 'cat feats.ark \|' is a URL or a command"),
         ("a feats.ark:2[0:3]", r"feats.scp:1: 'a feats.ark:2\[0:3\]', expected an id and a place such as"),
         ("lonely", r"feats.scp:1: 'lonely', expected an id and a place"),
+        ("\nlonely", r"feats.scp:2: 'lonely', expected an id and a place"),
         ("a feats.ark:2\na feats.ark:2", r"id 'a' stands twice, expected each once"),
         ("a feats.ark:7", r"none of its 1 matrices can be used, .* the first says: .*no binary matrix at that byte"),
     ],

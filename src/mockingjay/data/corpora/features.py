@@ -1,6 +1,7 @@
 """Features made elsewhere, in Kaldi's tables: an `.scp` list, an `.ark`, or a folder with a `feats.scp`.
 
-`utt2spk` and `text` beside the list give speakers and words, where they are.
+Paths begin at the list's folder, or where the recipe ran, up to two folders above. `utt2spk` and `text` beside the list
+give speakers and words, where they are.
 """
 
 # ruff: noqa: PTH120 -- paths stay as written: names may not be UTF-8, links stay
@@ -9,10 +10,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mockingjay.audio import AudioError, holds_features, matrices, shown
+from mockingjay.audio import AudioError, holds_features, located, matrices, shown
 from mockingjay.core.errors import DataError
 from mockingjay.core.types import Utterance
+from mockingjay.data.corpora.rows import anchored
 from mockingjay.data.corpora.tree import Tree, measure, suffix
+from mockingjay.data.lines import numbered
 from mockingjay.data.manifest import Corpus, resolve
 from mockingjay.data.quarantine import Refusal
 
@@ -30,7 +33,7 @@ def read_features(tree: Tree) -> Corpus | None:
     if named and not holds_features(named[0][1]):
         return None
     folder = Path(os.path.dirname(path))
-    speakers, texts = dict(_lines(folder / "utt2spk")), dict(_lines(folder / "text"))
+    speakers, texts = ({id: rest for _, id, rest in _lines(folder / name)} for name in ("utt2spk", "text"))
     utterances: dict[str, Utterance] = {}
     refused = []
     for (id, name), found in zip(named, measure(name for _, name in named), strict=True):
@@ -39,7 +42,9 @@ def read_features(tree: Tree) -> Corpus | None:
         if isinstance(found, AudioError):
             refused.append(Refusal.of(found, id))
         else:
-            utterances[id] = Utterance(id, name, found.seconds, speaker=speakers.get(id), text=texts.get(id))
+            # Who has no speakers writes the utterance's own id.
+            speaker = speakers[id] if speakers.get(id) not in (None, "", id) else None
+            utterances[id] = Utterance(id, name, found.seconds, speaker=speaker, text=texts.get(id) or None)
     if not utterances:
         mend = f"the first says: {refused[0].text}" if refused else "write it again"
         raise DataError(f"{shown(path)}: none of its {len(named)} matrices can be used, expected at least one; {mend}")
@@ -48,21 +53,19 @@ def read_features(tree: Tree) -> Corpus | None:
 
 def _listed(path: str) -> Iterator[tuple[str, str]]:
     """Yield (id, path) of a list; commands and parts of matrices are refused."""
-    for number, (id, place) in enumerate(_lines(Path(path)), 1):
+    lines = list(_lines(Path(path)))
+    begin = anchored(os.path.dirname(path), located(lines[0][2])[0] if lines else "")
+    for number, id, place in lines:
         where = f"{shown(path)}:{number}"
         if not place or place.endswith("]"):
             what = f"{f'{id} {place}'.strip()!r}, expected an id and a place such as feats.ark:1234"
             raise DataError(f"{where}: {what}; write the list again, with whole matrices")
-        name = resolve(place, os.path.dirname(path), where)
+        name = resolve(place, begin, where)
         yield id, f"{name}:0" if suffix(name) == ".ark" else name
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the first word of every line, and the rest; nothing where there is no file."""
-    try:
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{shown(path)}: cannot be read ({error}), expected lines in UTF-8; save it again") from None
-    for line in filter(None, map(str.strip, lines)):
-        id, _, rest = line.partition(" ")
-        yield id, rest.strip()
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield the number of every line, its first word, and the rest; nothing where there is no file."""
+    for number, line in numbered(path, "lines of an id and what it stands for") if path.is_file() else ():
+        id, *rest = line.split(maxsplit=1)
+        yield number, id, "".join(rest)
