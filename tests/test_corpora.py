@@ -203,6 +203,16 @@ def test_labels_beside_the_audio(tmp_path):
     assert refusal.kind == "alignment" and "e.phn:1: '0 x y', expected 'start end phone'" in refusal.text
 
 
+def test_phone_times_of_a_name_that_several_files_have_are_nobodys(tmp_path):
+    tree(tmp_path, "ann/1.wav", "bob/1.wav", "cid/1.wav", "cid/2.wav")
+    tree(tmp_path, "all.ctm=1 1 0.0 0.5 A\nbob/1 1 0.0 0.5 B\n2 1 0.0 0.5 C\n")
+    corpus = open_corpus(tmp_path)
+    aligned = {u.id: u.alignment and u.alignment[0][2] for u in corpus.utterances}
+    assert aligned == {"ann/1": None, "bob/1": "B", "cid/1": None, "cid/2": "C"}
+    (refusal,) = corpus.refused
+    assert refusal.kind == "alignment" and "2 audio files (first 'ann/1') have a name that" in refusal.text
+
+
 def test_phone_times_in_csv(tmp_path):
     expected = ((0.0, 0.2, "sil"), (0.2, 0.5, "AA1"))
     tree(

@@ -1,5 +1,6 @@
 """What the readers of unlisted corpora share: files become utterances, with their length and the labels beside them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ def listed(
     """
     refused = list(refused)
     entries = _once(tree, tuple(entries), refused)
-    timed = _timed(tree, refused)
+    timed = _timed(tree, entries, refused)
     utterances = []
     for entry, found in zip(entries, measure(tree.path(entry.file) for entry in entries), strict=True):
         if isinstance(found, AudioError):
@@ -109,9 +110,8 @@ def _utterance(
     elsewhere: Elsewhere | None,
 ) -> Utterance:
     text, alignment = entry.text, None
-    beside = stem(entry.file).lower()
     try:
-        text, alignment = _beside(tree, beside, text)
+        text, alignment = _beside(tree, stem(entry.file).lower(), text)
         alignment = alignment or (elsewhere(entry.id, found) if elsewhere else None)
     except DataError as error:
         refused.append(
@@ -125,7 +125,7 @@ def _utterance(
         split=entry.split,
         text=text,
         labels=entry.labels,
-        alignment=alignment or timed.get(entry.id) or timed.get(beside.rpartition("/")[2]) or timed.get(beside),
+        alignment=alignment or timed.get(entry.id),
     )
 
 
@@ -161,8 +161,11 @@ def words(path: str) -> str:
 _TIMED: Mapping[str, Callable[[str], dict[str, Alignment]]] = {".ctm": read_ctm, ".csv": read_by_id}
 
 
-def _timed(tree: Tree, refused: list[Refusal]) -> dict[str, Alignment]:
-    """Read the CTM files and the CSV files of phone times at the root, by utterance."""
+def _timed(tree: Tree, entries: Sequence[Entry], refused: list[Refusal]) -> dict[str, Alignment]:
+    """Read the CTM files and the CSV files of phone times at the root, by the ids of whose they are.
+
+    An entry's times go by its id, its path, or its file's name alone where no other file has that name.
+    """
     timed: dict[str, Alignment] = {}
     for low, file in tree.beside.items():
         if suffix(low) in _TIMED and "/" not in file:
@@ -170,4 +173,19 @@ def _timed(tree: Tree, refused: list[Refusal]) -> dict[str, Alignment]:
                 timed.update(_TIMED[suffix(low)](tree.path(file)))
             except DataError as error:
                 refused.append(Refusal(tree.path(file), "alignment", str(error), "mend or remove the label file"))
-    return {**{id.lower(): alignment for id, alignment in timed.items()}, **timed}
+    timed = {**{id.lower(): alignment for id, alignment in timed.items()}, **timed}
+    if not timed:
+        return {}
+    places = {entry.id: stem(entry.file).lower() for entry in entries}
+    found = {id: times for id, place in places.items() if (times := timed.get(id) or timed.get(place))}
+    names = Counter(place.rpartition("/")[2] for place in set(places.values()))
+    bare = {id: name for id, place in places.items() if id not in found and (name := place.rpartition("/")[2]) in timed}
+    shared = [id for id, name in bare.items() if names[name] > 1]
+    if shared:
+        mend = "give the times by the utterances' ids"
+        text = (
+            f"{shown(tree.root)}: {len(shared)} audio files (first {shared[0]!r}) have a name that others have too, "
+            f"and phone times under that name alone are not taken for theirs; {mend}"
+        )
+        refused.append(Refusal(tree.root, "alignment", text, mend))
+    return {**{id: timed[name] for id, name in bare.items() if names[name] == 1}, **found}
