@@ -213,6 +213,13 @@ def test_mosei_as_s3prl_lists_it(tmp_path):
         open_corpus(tmp_path)
 
 
+def test_a_list_is_moseis_by_its_name_too(tmp_path):
+    tree(tmp_path, "a.wav", "list.csv=path,file,start,end,sentiment\na.wav,a.wav,0.1,0.3,glad\n")
+    (one,) = open_corpus(tmp_path / "list.csv").utterances
+    assert (one.start, one.label("sentiment"), one.label("file")) == (0.1, "glad", "a.wav")
+    assert open_corpus(tmp_path).utterances[0].id == "a"
+
+
 def test_asvspoof(tmp_path):
     place = "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm"
     tree(

@@ -8,7 +8,7 @@ is there; it is read, never run. The speaker is the video, so that drawn parts n
 - `polarity`: negative below 0, nonnegative from 0 on (s3prl).
 """
 
-# ruff: noqa: PTH120 -- paths stay as written: names may not be UTF-8, links stay
+# ruff: noqa: PTH119, PTH120 -- paths stay as written: names may not be UTF-8, links stay
 
 import ast
 import math
@@ -41,13 +41,14 @@ def read_mosei(tree: Tree) -> Corpus | None:
         if not _is_list(listing):
             return None
     else:
-        lists = [tree.path(file) for low, file in tree.beside.items() if "mosei" in low.rpartition("/")[2]]
-        listing = next(filter(_is_list, lists), None)
+        listing = next(filter(_is_list, map(tree.path, tree.beside.values())), None)
     return gathered(tree.name, listing, _rows(tree, listing)) if listing else None
 
 
 def _is_list(path: str) -> bool:
-    columns = header_of(path) if suffix(path) == ".csv" else frozenset()
+    """Tell by the name and the columns: many a list of emotions has those, and other values in them."""
+    named = suffix(path) == ".csv" and "mosei" in os.path.basename(path).lower()
+    columns = header_of(path) if named else frozenset()
     return columns >= {"start", "end"} and bool(columns & {"file", "filename"} and columns & {"sentiment", "label2b"})
 
 
