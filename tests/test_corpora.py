@@ -380,6 +380,8 @@ def test_manifests_side_by_side(tmp_path):
         "two/c": ("two", None, None),
     }
     assert open_corpus(tmp_path / "one").utterances == open_corpus(tmp_path / "one/manifest.jsonl").utterances
+    tree(tmp_path, ".talking-draft/d.wav", f".talking-draft/manifest.jsonl={line('d', 'd.wav')}")
+    assert open_corpus(tmp_path) == corpus
 
 
 LAYOUTS = {

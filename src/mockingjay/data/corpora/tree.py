@@ -55,8 +55,8 @@ class Tree:
 
     @cached_property
     def folders(self) -> tuple[str, ...]:
-        """Names of the folders directly below the root, sorted."""
-        return tuple(entry.name for entry in self._entries if entry.is_dir())
+        """Names of the folders directly below the root, sorted; hidden ones are passed over."""
+        return tuple(entry.name for entry in self._entries if entry.is_dir() and not entry.name.startswith("."))
 
     @cached_property
     def files(self) -> tuple[str, ...]:
