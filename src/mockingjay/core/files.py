@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from mockingjay.core.errors import MachineError
 
@@ -32,7 +33,8 @@ def replacing(path: Path, need: int) -> Iterator[io.BufferedWriter]:
     Raises:
         MachineError: The disk is full, read-only or not ours to write.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    # Shards in containers write to one disk, each as process 1.
+    temporary = path.with_name(f".tmp-{os.getpid()}-{uuid4().hex[:8]}-{path.name}")
     with writing(path, need):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
