@@ -386,7 +386,7 @@ def test_nemo(tmp_path):
         tree(tmp_path, f"train_manifest.json={lines(first)}{wrong}\n")
         with pytest.raises(DataError) as caught:
             open_corpus(tmp_path / "train_manifest.json")
-        assert f"train_manifest.json:2: {says}" in str(caught.value) or says in str(caught.value)
+        assert "train_manifest.json:2: " in str(caught.value) and says in str(caught.value)
     (tmp_path / "val_manifest.jsonl.gz").write_bytes(gzip.compress(lines(first).encode())[:-9])
     with pytest.raises(DataError, match=r"val_manifest.jsonl.gz: .*expected a corpus"):
         open_corpus(tmp_path / "val_manifest.jsonl.gz")
