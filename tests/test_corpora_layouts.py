@@ -516,6 +516,16 @@ def test_exports_that_cannot_be(tmp_path):
         export(open_corpus(tmp_path), "nemo", tmp_path / "nemo")
 
 
+def test_an_export_over_another_is_read_as_itself(tmp_path):
+    tree(tmp_path, "a.wav")
+    for row in ({"id": "x", "duration_s": 0.2, "start_s": 0.1}, {"id": "a", "duration_s": 0.5}):
+        (tmp_path / "manifest.jsonl").write_text(lines({**row, "path": "a.wav"}))
+        export(open_corpus(tmp_path), "kaldi", tmp_path / "kaldi")
+        (one,) = open_corpus(tmp_path / "kaldi").utterances
+        assert one.id == row["id"]
+        assert (one.start, one.seconds) == pytest.approx((row.get("start_s", 0.0), row["duration_s"]), abs=1e-6)
+
+
 def test_the_command_exports(tmp_path):
     spoken(tmp_path)
     said = works("corpus", "export", tmp_path, "--to", "lhotse", "--out", tmp_path / "out")

@@ -122,7 +122,7 @@ def _data_folder(utterances: Sequence[Utterance], folder: Path) -> list[Path]:
         "text": {ids[each.id]: each.text for each in utterances if each.text},
         "spk2gender": genders,
     }
-    if not whole:
+    if not whole or (folder / "segments").exists():  # an earlier export's would be read with these lists
         lists["segments"] = {
             ids[each.id]: f"{names[each.path]} {each.start:.6f} {each.start + each.seconds:.6f}" for each in utterances
         }
