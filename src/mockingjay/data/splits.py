@@ -124,7 +124,9 @@ def fraction(
 
 
 def hold_out(utterances: Sequence[Utterance], share: float, seed: int) -> dict[str, tuple[Utterance, ...]]:
-    """Cut a corpus into `train` and `valid`, speakers apart where all are known; `valid` is ten minutes at most.
+    """Cut a corpus into `train` and `valid`; `valid` is ten minutes at most.
+
+    Speakers are apart where all are known and at least four; else utterances are drawn.
 
     Raises:
         DataError: There are fewer than two utterances.
