@@ -120,6 +120,13 @@ def test_a_folder_that_cannot_be_read_is_refused_and_the_others_stay(tmp_path, m
             open_corpus(folder)
 
 
+def test_a_folder_that_may_be_listed_and_not_entered_is_refused(tmp_path, monkeypatch):
+    tree(tmp_path, "a.wav")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.X_OK)
+    with pytest.raises(DataError, match=r"a folder that may not be entered, expected a corpus; check its perm"):
+        open_corpus(tmp_path)
+
+
 def test_a_single_file_is_a_corpus_of_one(tmp_path):
     tree(tmp_path, "a.wav", "b.wav")
     assert [u.id for u in open_corpus(str(tmp_path / "a.wav")).utterances] == ["a"]

@@ -1,6 +1,6 @@
 """What a corpus reader is shown: a path, and the files below it, walked once."""
 
-# ruff: noqa: PTH100, PTH110, PTH113, PTH116, PTH118, PTH119, PTH122 -- links stay as written
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH116, PTH118, PTH119, PTH122 -- links stay as written
 
 import os
 from collections.abc import Iterable, Iterator
@@ -33,6 +33,8 @@ class Tree:
         self.refused: list[Refusal] = []
         if not os.path.exists(self.root):
             raise DataError(f"{shown(path)}: no such file or folder, expected a corpus; check the path")
+        if os.path.isdir(self.root) and not os.access(self.root, os.X_OK):  # its files may be listed, and none opened
+            raise DataError(f"{shown(path)}: a folder that may not be entered, expected a corpus; {_PERMISSIONS}")
 
     @property
     def is_file(self) -> bool:
