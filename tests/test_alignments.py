@@ -82,8 +82,9 @@ def test_lab(tmp_path):
     assert read_lab(path) == expected
     path.write_text("0.0 0.5 sil\n0.5 1.0 a -3.2\n")
     assert read_lab(path) == expected
-    path.write_text("printing in the only sense\n")
-    assert read_lab(path) is None
+    for words in ("printing in the only sense\n", "3 little pigs\n", "7\n"):
+        path.write_text(words)
+        assert read_lab(path) is None
     path.write_text("0.0 0.5 a\n0.4\n")
     with pytest.raises(DataError, match=r"x.lab:2: '0.4', expected 'start end phone'; mend that line"):
         read_lab(path)

@@ -83,7 +83,11 @@ def read_lab(path: str | os.PathLike[str]) -> Alignment | None:
         DataError: A line has other fields.
     """
     rows = list(_fields(path))
-    if not rows or not _is_time(rows[0][1][0]):
+    if not rows:
+        return None
+    first = rows[0][1]
+    timed = len(first) > 2 and all(map(_is_time, first[:2]))
+    if not _is_time(first[0]) or (len(rows) == 1 and not timed):  # a transcript may begin with a number
         return None
     whole = all(field.isdigit() for _, fields in rows for field in fields[:2])
     intervals = []
