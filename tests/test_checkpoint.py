@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -401,6 +402,12 @@ def test_room_is_checked_before_the_start(tmp_path, monkeypatch):
     assert names(folder) == []
     with pytest.raises(MachineError, match=r"1000000000000\.0 MB needed for checkpoints, .* MB free; free"):
         checkpoint.check_room(folder, 10**18)
+    held = sum(file.stat().st_size for file in checkpoint.save(folder, made(1)).iterdir())
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: SimpleNamespace(free=500))
+    checkpoint.check_room(folder, held + 500)  # a run that is started again holds most of what it needs
+    with pytest.raises(MachineError, match="needed for checkpoints"):
+        checkpoint.check_room(folder, held + 501)
+    monkeypatch.undo()
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="cannot be written"):
         checkpoint.check_room(tmp_path / "file" / "checkpoints", 1)

@@ -192,7 +192,7 @@ def estimate_bytes(learner: nn.Module, keep: int = 2) -> int:
 
 
 def check_room(folder: Path, need: int) -> None:
-    """Find out before the first step whether checkpoints can be written.
+    """Find out before the first step whether checkpoints can be written; those that lie there will make room.
 
     Args:
         folder: The run's `checkpoints` folder; made if need be.
@@ -211,6 +211,7 @@ def check_room(folder: Path, need: int) -> None:
         finally:
             shutil.rmtree(probe, ignore_errors=True)
         free = shutil.disk_usage(folder).free
+        need -= sum(file.stat().st_size for file in folder.glob("step-*/*"))
     if free < need:
         raise MachineError(
             f"{folder}: {need / 1e6:.1f} MB needed for checkpoints, {free / 1e6:.1f} MB free; free some space or "
