@@ -99,6 +99,18 @@ def test_a_second_scan_decodes_only_what_changed(folder, tmp_path, monkeypatch):
     assert str(folder / "ann/plain.wav") in read and again.duplicates == ()
 
 
+def test_other_processes_read_what_the_first_has_measured_and_write_nothing(folder, tmp_path, monkeypatch):
+    cache, corpus = tmp_path / "cache.jsonl", open_corpus(folder)
+    first = scan(corpus, 0.1, cache=cache)
+    written, read = cache.read_bytes(), []
+    load = module.load
+    monkeypatch.setattr(module, "load", lambda path, *stretch: read.append(path) or load(path, *stretch))
+    soundfile.write(folder / "ann/plain.wav", noise(7, 20_000), 16_000)
+    again = scan(corpus, 0.1, cache=cache, keep=False)
+    assert len(again.corpus.utterances) == len(first.corpus.utterances) and cache.read_bytes() == written
+    assert set(read) == {str(folder / "ann/plain.wav"), str(folder / "bob/nan.wav")}
+
+
 def test_lengths_are_those_that_were_decoded_and_order_and_workers_do_not_matter(tmp_path):
     (tmp_path / "x").mkdir()
     rows = []

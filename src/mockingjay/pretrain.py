@@ -90,7 +90,7 @@ def _examined(
     corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], None], least: float, reads: int | None
 ) -> Health:
     wanted = chosen.batches.minimum
-    health = scan(corpus, least, cache=out / "scan.jsonl" if leads() else None, wanted_seconds=wanted)
+    health = scan(corpus, least, cache=out / "scan.jsonl", wanted_seconds=wanted, keep=leads())
     # A run that has begun keeps its list, for what it refused while training must stay refused.
     path = out / "quarantine.jsonl" if leads() and not ledger.begun(out) else None
     quarantine = Quarantine(path, chosen.upkeep.refused, anew=True)

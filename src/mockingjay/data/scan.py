@@ -142,7 +142,12 @@ class Health:
 
 
 def scan(
-    corpus: Corpus, minimum_seconds: float, workers: int = 2, cache: Path | None = None, wanted_seconds: float = 0.0
+    corpus: Corpus,
+    minimum_seconds: float,
+    workers: int = 2,
+    cache: Path | None = None,
+    wanted_seconds: float = 0.0,
+    keep: bool = True,
 ) -> Health:
     """Decode every utterance once and say what the corpus holds.
 
@@ -152,8 +157,9 @@ def scan(
         workers: Threads; decoding runs outside the interpreter's lock.
         cache: A JSONL file that keeps what was measured, so that files that did not change are not decoded again.
         wanted_seconds: Utterances shorter than this are left out; nothing is wrong with them.
+        keep: Whether what is measured anew is added to the cache; of several processes that read it, one does.
     """
-    known = _Cache(cache)
+    known = _Cache(cache, keep)
     accepted: list[Utterance] = []
     left_out: list[Utterance] = []
     measures: list[Measure] = []
@@ -219,8 +225,8 @@ def _called(width: int | None) -> str:
 class _Cache:
     """Measures by (path, size, time of change, stretch), appended to a JSONL file."""
 
-    def __init__(self, path: Path | None):
-        self._path = path
+    def __init__(self, path: Path | None, keep: bool):
+        self._path = path if keep else None
         self._rows: dict[str, Measure] = {}
         if path is not None and path.exists():
             for line in path.read_text("utf-8").splitlines():
