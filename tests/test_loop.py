@@ -372,6 +372,16 @@ def test_precision_on_a_cpu(monkeypatch, tmp_path):
     assert run.learner.inner.weight.dtype is torch.float32
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_precision_on_a_card_that_emulates_bfloat16(native, monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert precision.precision_of("auto", cuda) is (torch.bfloat16 if native else torch.float32)
+    if not native:
+        with pytest.raises(MachineError, match="bfloat16 has no instruction on this machine's cuda"):
+            precision.precision_of("bfloat16", cuda)
+
+
 def test_compiling_needs_transformer_blocks():
     Run(Toy(), settings())
     with pytest.raises(

@@ -15,15 +15,17 @@ def precision_of(precision: Precision, device: torch.device) -> torch.dtype:
     """Choose the type of matrix products; weights and sums stay float32.
 
     Raises:
-        MachineError: bfloat16 was asked for where the processor would emulate it, 80 times slower than float32.
+        MachineError: bfloat16 was asked for where it would be emulated, on a processor 80 times slower than float32.
     """
-    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else _processor_has_bfloat16()
+    cuda = device.type == "cuda"
+    # By default torch takes emulation, which is all that a card older than Ampere has, for support.
+    able = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _processor_has_bfloat16()
     if precision == "bfloat16" and not able:
         raise MachineError(
             f"train.precision: bfloat16 has no instruction on this machine's {device.type}, expected a processor or "
             "card that has one; set train.precision to float32"
         )
-    wanted = precision == "bfloat16" or (precision == "auto" and able and device.type == "cuda")
+    wanted = precision == "bfloat16" or (precision == "auto" and able and cuda)
     return torch.bfloat16 if wanted else torch.float32
 
 
