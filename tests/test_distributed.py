@@ -10,9 +10,9 @@ from still_objective import CASES, by_one_speaker, rows_of, still_objective
 from toy_learner import Toy, forked, speak, utterances
 
 from mockingjay import audio
-from mockingjay.core.errors import MachineError
+from mockingjay.core.errors import ConfigError, MachineError
 from mockingjay.data.batches import BatchPlan, Loader
-from mockingjay.train.distributed import Group, joined
+from mockingjay.train.distributed import Group, device_called, joined
 from mockingjay.train.loop import Run
 
 
@@ -131,12 +131,24 @@ def test_too_little_memory_is_no_lost_rank(error, told, monkeypatch):
     assert type(caught.value) is told
 
 
-def test_a_device_that_is_not_there(monkeypatch):
-    with pytest.raises(MachineError, match="device: 'gpu' is no device, expected auto"), joined("gpu"):
+@pytest.mark.parametrize("name", ["gpu", "mps", "meta", "cpu:1", "cuda:", "cuda:-1", ""])
+def test_what_is_no_device(name):
+    with pytest.raises(ConfigError, match=f"device: '{name}' is no device, expected auto"), joined(name):
         pass
+
+
+def test_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MachineError, match="device: cuda is not on this machine"), joined("cuda"):
         pass
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device_called("auto") == device_called("cuda") == torch.device("cuda", 1)
+    assert device_called("cuda:0") == torch.device("cuda", 0) and device_called("cpu") == torch.device("cpu")
+    with pytest.raises(MachineError, match="device: cuda:2 is not on this machine, expected cpu or one of its 2 CUDA"):
+        device_called("cuda:2")
 
 
 def test_ranks_without_an_address(monkeypatch):

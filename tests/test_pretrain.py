@@ -254,7 +254,10 @@ def test_any_file_may_be_refused(tmp_path, monkeypatch, name):
 
 
 def test_a_device_that_is_not_there(speech, tmp_path):
-    refuses(5, "'gpu' is no device, expected auto, cpu or cuda", *command(speech, tmp_path / "r", 1, "--device", "gpu"))
+    for verb in (command(speech, tmp_path / "r", 1), ("run", speech, "--out", tmp_path / "r")):
+        refuses(2, "'gpu' is no device, expected auto, cpu, cuda or cuda:<index>", *verb, "--device", "gpu")
+        refuses(5, r"cuda:999 is not on this machine, expected cpu or one of its \d+", *verb, "--device", "cuda:999")
+    assert not (tmp_path / "r").exists()  # told before anything is read
 
 
 # ---- the corpus

@@ -9,6 +9,16 @@ import typer
 
 from mockingjay.core.errors import ConfigError
 
+
+def _there(device: str) -> str:
+    """Refuse a device that is not there before anything is read."""
+    if device != "auto":
+        from mockingjay.train.distributed import device_called
+
+        device_called(device)
+    return device
+
+
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; the same command goes on there.")]
 Data = Annotated[
     Path, typer.Option("--data", help="A folder of audio, a manifest.jsonl, a CSV, or a corpus in its own layout.")
@@ -17,7 +27,7 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", h
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Everything random follows from it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print rows as JSON lines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option("--device", callback=_there, help="auto, cpu, cuda or cuda:<index>.")]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 

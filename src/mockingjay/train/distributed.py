@@ -8,6 +8,7 @@ this size.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import torch.distributed
 from jaxtyping import Float
 from torch import Tensor
 
-from mockingjay.core.errors import MachineError, lacks_memory
+from mockingjay.core.errors import ConfigError, MachineError, lacks_memory
 
 TIMEOUT = timedelta(minutes=10)  # for a rank that does not answer
 
@@ -87,13 +88,14 @@ def joined(device: str = "auto") -> Iterator[Group]:
     """Join the group that torchrun's environment names; without it, be alone.
 
     Args:
-        device: "auto" is CUDA where there is one; "cuda" takes torchrun's local rank.
+        device: "auto" is CUDA where there is one; see `device_called`.
 
     Raises:
+        ConfigError: The device is none.
         MachineError: The device is not there, or the other ranks do not answer.
     """
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    own = device_called(device, int(os.environ.get("LOCAL_RANK", 0)))
+    own = device_called(device)
     if ranks == 1:
         yield Group(device=own)
         return
@@ -111,26 +113,32 @@ def joined(device: str = "auto") -> Iterator[Group]:
         torch.distributed.destroy_process_group()
 
 
-def device_called(name: str, local: int = 0) -> torch.device:
-    """Find a device.
+def device_called(name: str) -> torch.device:
+    """Find a device, and make it this process's own.
 
     Args:
-        name: "auto", "cpu" or "cuda".
-        local: The process's number on this machine.
+        name: "auto", "cpu", "cuda", which is the one of torchrun's local rank, or "cuda:<index>".
 
     Raises:
+        ConfigError: The name is none of these.
         MachineError: There is no such device here.
     """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.is_available():
-        name = f"cuda:{local % torch.cuda.device_count()}"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise MachineError(f"device: {name!r} is no device, expected auto, cpu or cuda; choose one of them") from None
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise MachineError(f"device: {name} is not on this machine, expected cpu; leave the device at auto")
-        torch.cuda.set_device(device)
+        name = "cuda" if count else "cpu"
+    if re.fullmatch(r"cpu|cuda(:\d{1,3})?", name) is None:
+        raise ConfigError(
+            f"device: {name!r} is no device, expected auto, cpu, cuda or cuda:<index>; choose one of them"
+        )
+    if name == "cpu":
+        return torch.device("cpu")
+    local = int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1)
+    index = int(name.partition(":")[2] or local)
+    if index >= count:
+        raise MachineError(
+            f"device: {name} is not on this machine, expected cpu or one of its {count} CUDA devices; leave the device "
+            "at auto"
+        )
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
     return device
