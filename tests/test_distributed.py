@@ -131,6 +131,15 @@ def test_too_little_memory_is_no_lost_rank(error, told, monkeypatch):
     assert type(caught.value) is told
 
 
+def test_what_ranks_tell_each_other_between_steps_never_waits_for_the_device(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: seen.append(values.device.type))
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda values, source: seen.append(values.device.type))
+    group = Group(ranks=2, device=torch.device("meta"))
+    assert group.any(True) and not group.any(False) and group.agree(0.25) == 0.25
+    assert seen == ["cpu", "cpu", "cpu"]
+
+
 @pytest.mark.parametrize("name", ["gpu", "mps", "meta", "cpu:1", "cuda:", "cuda:-1", ""])
 def test_what_is_no_device(name):
     with pytest.raises(ConfigError, match=f"device: '{name}' is no device, expected auto"), joined(name):

@@ -22,6 +22,7 @@ from torch import Tensor
 from mockingjay.core.errors import ConfigError, MachineError, lacks_memory
 
 TIMEOUT = timedelta(minutes=10)  # for a rank that does not answer
+_BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Group:
         """Whether the flag is set on any rank, for example a request to stop."""
         if self.ranks == 1:
             return flag
-        flags = torch.tensor(float(flag), device=self.device)
+        flags = torch.tensor(float(flag))  # on the host, which on CUDA need not wait for the step it has asked for
         self.sum(flags)
         return flags.item() > 0
 
@@ -55,7 +56,7 @@ class Group:
         """Take rank 0's value, for what each rank has measured for itself."""
         if self.ranks == 1:
             return value
-        values = torch.tensor(value, dtype=torch.float64, device=self.device)
+        values = torch.tensor(value, dtype=torch.float64)
         with self._together():
             torch.distributed.broadcast(values, 0)
         return values.item()
@@ -100,7 +101,7 @@ def joined(device: str = "auto") -> Iterator[Group]:
         yield Group(device=own)
         return
     try:
-        torch.distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=TIMEOUT)
+        torch.distributed.init_process_group(_BACKENDS[own.type], timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise MachineError(
             f"rank {rank} of {ranks}: cannot join the others ({error}), expected torchrun's MASTER_ADDR and "
