@@ -292,7 +292,7 @@ def test_a_file_that_breaks_while_training(speech, tmp_path, monkeypatch):
         return read(path, start, seconds)
 
     monkeypatch.setattr(audio, "read", breaking)
-    works(*command(speech, out))
+    assert "007.wav: gone, expected audio; bring it back" in works(*command(speech, out))
     assert [row["id"] for row in quarantined(out)] == ["s3/007"]
     monkeypatch.setattr(audio, "read", lambda path, start=0.0, seconds=None: breaking(f"{path[:-7]}007.wav"))
     shutil.rmtree(out)
@@ -458,6 +458,25 @@ def test_a_signal_to_one_rank_stops_both(speech, tmp_path):
 def interrupt_rank_1(rank):
     if rank == "1":
         Mockingjay.forward = stopping(Mockingjay, TRIAL + 8, signal.SIGTERM)
+
+
+def test_what_any_rank_refuses_is_listed(speech, tmp_path):
+    words = command(speech, tmp_path / "run", 4, "--set", "upkeep.refused=0.5")
+    found = ranks(words, tmp_path, hurt=deafen_rank_1)
+    assert [code for code, _ in found] == [0, 0], found
+    listed = [row["id"] for row in quarantined(tmp_path / "run")]
+    assert listed and all(id.startswith("s3/") for id in listed) and len(set(listed)) == len(listed)
+
+
+def deafen_rank_1(rank):
+    read = audio.read
+
+    def breaking(path, start=0.0, seconds=None):
+        if rank == "1" and "/s3/" in str(path):
+            raise audio.AudioError(f"{path}: gone, expected audio; bring it back", kind="missing", path=str(path))
+        return read(path, start, seconds)
+
+    audio.read = breaking
 
 
 def test_the_other_rank_does_not_wait_for_one_that_failed(speech, tmp_path):

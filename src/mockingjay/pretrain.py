@@ -176,7 +176,7 @@ class _Session:
         self.plan = BatchPlan(self.parts["train"], chosen.batches, group.ranks * chosen.train.accumulate)
         self.held, self.counted = self._held_batches()
         self.monitor = Monitor(self.held, group)
-        self.quarantine = Quarantine(out / "quarantine.jsonl" if group.writes else None, chosen.upkeep.refused)
+        self.quarantine = Quarantine(out / "quarantine.jsonl", chosen.upkeep.refused)  # every rank adds to it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(chosen.train.seed)
             self.learner: Objective = build_objective(chosen.objective)
@@ -280,7 +280,9 @@ class _Session:
 
     def _refuse(self, utterance: Utterance, error: DataError) -> None:
         assert isinstance(error, AudioError)
-        self.quarantine.add(Refusal.of(error, utterance.id))
+        refusal = Refusal.of(error, utterance.id)
+        self.say(refusal.text)
+        self.quarantine.add(refusal)
         self.quarantine.check(len(self.plan.utterances))
 
     def _train(self, run: Run, folder: Path) -> None:
