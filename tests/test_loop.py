@@ -442,8 +442,16 @@ def test_a_budget_becomes_steps():
     assert Estimate(0.5, 0).steps(0.1) == 1
 
 
+@pytest.fixture
+def hangup():
+    """The default for SIGHUP, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_a_signal_is_a_wish(number, code):
+def test_a_signal_is_a_wish(number, code, hangup):
     before = signal.getsignal(number)
     with signals.listening() as stop:
         assert not stop.requested and stop.exit_code == 0
@@ -453,3 +461,13 @@ def test_a_signal_is_a_wish(number, code):
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(number) is before
+
+
+def test_a_hangup_that_nohup_has_ignored_stays_so(hangup):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with signals.listening() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.requested
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.exit_code == 143
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

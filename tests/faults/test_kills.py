@@ -59,6 +59,7 @@ def started(data, out, objective="mockingjay"):
 def run(words, said, begun):
     os.setsid()  # a Ctrl-C of the tests' own is not meant for it
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
     begun.touch()
     found = mockingjay(*words)
     said.write_text(found.out + found.err)

@@ -1,4 +1,7 @@
-"""SIGTERM, SIGINT and SIGHUP become a wish: finish this step, save, leave. A second SIGINT leaves at once."""
+"""SIGTERM, SIGINT and SIGHUP become a wish: finish this step, save, leave. A second SIGINT leaves at once.
+
+A SIGHUP that is ignored, as under nohup, stays ignored: the run is to outlive its terminal.
+"""
 
 import signal
 import threading
@@ -45,7 +48,9 @@ def listening() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+    wanted = [signal.SIGTERM, signal.SIGINT]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        wanted.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in wanted}
     try:
         yield stop
