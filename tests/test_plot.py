@@ -112,6 +112,8 @@ def test_the_command(trained, talking, tmp_path, monkeypatch):
     probe.mkdir()
     (probe / "probe.json").write_text(json.dumps({"layers": {"0": 0.25, "1": 0.75}}))
     shutil.copytree(trained, run, ignore=shutil.ignore_patterns("encoder"))  # not finished yet
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "validation": {"model": 0.3}')  # torn by a crash, and yet it ends in a brace
     options = ("--utterances", 1, "--probe", probe, "--tensorboard")
     said = works("plot", run, "--data", talking, "--out", out, *options)
     assert "pictures: " in said

@@ -8,7 +8,7 @@ from mockingjay.cli.options import Sets
 
 
 def list_names() -> None:
-    """List objectives with their presets, frontends, contexts, tasks and corpus layouts."""
+    """List objectives with their presets, frontends, contexts, tasks, corpus layouts and names of representations."""
     from mockingjay.data.corpora import CORPORA
     from mockingjay.downstream.tasks import TASKS
     from mockingjay.encoders.contexts import CONTEXTS

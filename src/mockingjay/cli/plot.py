@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,7 +132,7 @@ def _metrics(run: Path) -> "Iterator[dict[str, Any]]":
     """Read what a run has logged; a line that a crash tore is passed over."""
     file = run / "metrics.jsonl"
     for line in file.read_text("utf-8").splitlines() if file.is_file() else ():
-        if line.endswith("}"):
+        with suppress(ValueError):
             yield json.loads(line)
 
 

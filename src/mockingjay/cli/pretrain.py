@@ -19,7 +19,7 @@ def pretrain(
     changes: Sets = None,
     seed: Seed = 0,
     device: Device = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the settings only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check paths and settings, print these only.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Pre-train an encoder; the same command again continues where it was."""
