@@ -128,7 +128,7 @@ def pretrain(
         utterances: What to learn from, scanned; a part is held out.
         out: The run's folder.
         budget: Seconds the training may take, shared equally among rounds; sets `train.steps` where each begins.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
         start: What the first round goes on from instead of random weights: an encoder, or an objective with its heads.
         say: Told a line at a time.
 

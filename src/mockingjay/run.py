@@ -63,7 +63,7 @@ def run(
         corpus: As `open_corpus` read it.
         out: The run's folder.
         budget: Seconds for everything; none: `train.steps` of the settings.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
         seed: Of the probes' divisions and heads.
         say: Told a line at a time.
         command: What the user typed, for the page.
