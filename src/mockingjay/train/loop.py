@@ -22,6 +22,7 @@ from mockingjay.core.errors import CheckpointError, ConfigError, TrainingError
 from mockingjay.core.learner import Learner
 from mockingjay.core.types import SAMPLE_RATE, Batch, Utterance
 from mockingjay.encoders.attention import Block
+from mockingjay.encoders.norms import follows_batches
 from mockingjay.train.checkpoint import Checkpoint
 from mockingjay.train.distributed import Group
 from mockingjay.train.optimiser import Optimiser
@@ -141,8 +142,8 @@ class Run:
         self.optimiser = Optimiser(learner, config.optimiser)
         self.step = 0
         self._autocast = autocast(config.precision, self.device)
-        saved = learner.state_dict().keys()
-        self._buffers = [value for name, value in learner.named_buffers() if name in saved]
+        norms = filter(follows_batches, learner.modules())
+        self._followed = [value for norm in norms for value in norm.buffers()]  # all that a forward pass changes
         self._watch = _Watch(self.device)
         if config.compile == "on":
             _compile(learner)
@@ -199,8 +200,8 @@ class Run:
         torch.manual_seed(address(config.seed, self.step, self.group.rank) & (2**63 - 1))  # for dropout
         self.learner.train()
         self.optimiser.clear()
-        # Statistics that are followed in the forward pass have seen a step that is not finite before anybody knows.
-        before = [value.clone() for value in self._buffers] if self.device.type == "cpu" else []
+        # These statistics have seen a step that is not finite before anybody knows.
+        before = [value.clone() for value in self._followed] if self.device.type == "cpu" else []
         totals, names = self._accumulate(micro_batches, progress)
         self.group.sum(totals)
         self.group.sum(self.optimiser.gradients)
@@ -212,7 +213,7 @@ class Run:
             utterances = [each for batch in micro_batches for each in batch.utterances]
             skip = self._watch.look(self.step, totals[0], norm, utterances)
         except TrainingError:
-            for value, old in zip(self._buffers, before):
+            for value, old in zip(self._followed, before):
                 value.copy_(old)
             raise
         self.optimiser.gradients *= (config.clip / (norm + 1e-6)).clamp(max=1) / weight
