@@ -124,14 +124,13 @@ def device_called(name: str) -> torch.device:
         ConfigError: The name is none of these.
         MachineError: There is no such device here.
     """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        name = "cuda" if count else "cpu"
-    if re.fullmatch(r"cpu|cuda(:\d{1,3})?", name) is None:
+    if re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name) is None:
         raise ConfigError(
             f"device: {name!r} is no device, expected auto, cpu, cuda or cuda:<index>; choose one of them"
         )
-    if name == "cpu":
+    # Who wants the processor is not made to look for cards.
+    count = torch.cuda.device_count() if name != "cpu" and torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not count):
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1)
     index = int(name.partition(":")[2] or local)
