@@ -65,6 +65,18 @@ def test_what_follows_the_quantiser_reads_codes_alone():
     torch.testing.assert_close(torch.cat(parts, 1), hidden.last)
 
 
+@pytest.mark.parametrize("after", [1, 3])
+def test_training_that_draws_nothing_reads_the_likeliest_codes(after):
+    """As fine-tuning does, which knows neither noise nor whose codes are drawn."""
+    context = QuantisedRecurrent(QuantisedRecurrent.Config(dim=6, after=after, quantiser={"codes": 4}), 5)
+    frames = Frames(torch.randn(2, 9, 5), torch.tensor([9, 7]))
+    expected, found = context.eval()(frames), context.train()(frames)
+    for one, other in zip(found.layers, expected.layers, strict=True):
+        torch.testing.assert_close(one, other)
+    found.last.square().sum().backward()
+    assert all(each.grad.abs().sum() > 0 for each in context.lower.parameters())
+
+
 def test_forward_is_a_code_and_backward_the_softmax():
     found, vectors = quantiser(groups=2, codes=5, temperature=0.7), torch.randn(2, 3, 8)
     logits = torch.einsum("btgp,gpc->btgc", vectors.unflatten(2, (2, 4)), found.weight)

@@ -75,8 +75,8 @@ class GumbelQuantiser(nn.Module):
         # Of the size of what they stand for (ours): the releases' are 1/√codes as large, and slow to say anything.
         self.codebook = nn.Parameter(torch.empty(config.groups, config.codes, part).uniform_(-1, 1))
 
-    def forward(self, vectors: Float[Tensor, "batch time dim"], draw: Draw, ids: tuple[str, ...]) -> Chosen:
-        """Put a code in each vector's place: in training a drawn one, in evaluation the likeliest."""
+    def forward(self, vectors: Float[Tensor, "batch time dim"], draw: Draw | None, ids: tuple[str, ...]) -> Chosen:
+        """Put a code in each vector's place: in training a drawn one, in evaluation or without a draw the likeliest."""
         parts = vectors.unflatten(2, (self.config.groups, -1))
         logits = torch.einsum("btgp,gpc->btgc", parts, self.weight).float() + self.bias
         return choose(logits, self.codebook, self.config.temperature, draw if self.training else None, ids)

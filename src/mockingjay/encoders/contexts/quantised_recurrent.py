@@ -51,12 +51,12 @@ class QuantisedRecurrent(Context):
         self.quantiser = GumbelQuantiser(config.quantiser, config.dim)
 
     def forward(self, frames: Frames) -> Hidden:
-        return self.read(frames, Draw(0), ())[0]
+        return self.read(frames, None, ())[0]
 
     def read(
-        self, frames: Frames, draw: Draw, ids: tuple[str, ...]
+        self, frames: Frames, draw: Draw | None, ids: tuple[str, ...]
     ) -> tuple[Hidden, Float[Tensor, "batch time dim"], Chosen]:
-        """Read a batch; in training codes are drawn for these utterances.
+        """Read a batch; in training codes are drawn for these utterances, without a draw the likeliest are taken.
 
         Returns:
             The layers, what the top says once all that is quantised is, and the codes.
