@@ -220,3 +220,11 @@ def test_the_discrete_one_costs_both_distances_or_the_commitment_alone():
         assert torch.equal(before, projected) and torch.equal(after, bottleneck.quantiser.codebook[found.codes])
         assert passed.figures["perplexity"] >= 1
         assert bottleneck.quantiser._chosen.sum() == 0  # nothing is noted in evaluation
+
+
+@pytest.mark.parametrize("learn", ["gradient", "average"])
+def test_a_gradient_reaches_what_is_below_the_codes_shown(learn):
+    bottleneck = Discrete(Discrete.Config(quantiser=Quantiser.Config(codes=8, learn=learn)), 4).eval()
+    projected, wanted = torch.randn(2, 5, 4, requires_grad=True), torch.randn(2, 5, 4)
+    (bottleneck.layers(projected)[1] * wanted).sum().backward()
+    assert torch.equal(projected.grad, wanted)

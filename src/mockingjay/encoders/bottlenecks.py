@@ -171,7 +171,8 @@ class Discrete(Bottleneck):
         return Passed(found.values, cost, figures)
 
     def layers(self, projected: Float[Tensor, "batch time inputs"]) -> tuple[Float[Tensor, "batch time dim"], ...]:
-        return projected, self.quantiser.codebook[self.quantiser.nearest(projected)]
+        # The difference is zero, its gradient one: what lies below codes can be tuned as what lies below any layer.
+        return projected, self.quantiser.codebook[self.quantiser.nearest(projected)] + (projected - projected.detach())
 
     def begin(self) -> None:
         self.quantiser.begin()
