@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Frames, Hidden
-from mockingjay.encoders.contexts import Transformer
+from mockingjay.encoders.contexts import SubsampledTransformer, Transformer
 from mockingjay.encoders.contexts.context import Context
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.windows import read
@@ -52,6 +52,17 @@ def test_short_utterances_are_read_at_once_and_batch_mates_change_nothing():
         wanted = context(alone) if length <= 20 else read(context, alone, 20)
         for one, many in zip(wanted.layers, together.layers):
             assert torch.allclose(one[0, :length], many[row, :length], atol=1e-5)
+
+
+def test_windows_behind_the_end_of_a_batch_mate_leave_gradients_finite():
+    """In steps of four frames the shorter one has none there, and every key is padding."""
+    context = SubsampledTransformer(
+        SubsampledTransformer.Config(filters=2, layers=1, dim=8, feedforward=8, heads=2), inputs=8
+    )
+    hidden = read(context.train(), Frames(torch.randn(2, 40, 8), torch.tensor([40, 9])), 16)
+    assert hidden.lengths.tolist() == [10, 2]
+    hidden.last[hidden.valid].square().sum().backward()
+    assert all(each.grad.isfinite().all() for each in context.parameters())
 
 
 def test_a_window_that_cuts_a_step_is_refused():

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mockingjay.core import config
-from mockingjay.core.types import Frames, Hidden
+from mockingjay.core.types import Frames, Hidden, valid_steps
 from mockingjay.encoders.attention import Block
 from mockingjay.encoders.contexts.context import Context
 from mockingjay.encoders.dropout import dropout
@@ -78,7 +78,8 @@ def climb(blocks: Iterable[nn.Module], frames: Frames) -> Hidden:
     layers = [frames.values]
     # Without padding SDPA needs no mask and takes its fastest path; asking costs a synchronisation on CUDA only.
     full = not frames.values.is_cuda and bool((frames.lengths == frames.values.shape[1]).all())
-    allowed = None if full else frames.valid[:, None, None, :]
+    # What has no step sees its padding, as windows behind an utterance's end do: to see nothing has no gradient.
+    allowed = None if full else valid_steps(frames.lengths.clamp(min=1), frames.values.shape[1])[:, None, None, :]
     for block in blocks:
         layers.append(block(layers[-1], allowed))
     return Hidden(tuple(layers), frames.lengths)
