@@ -235,6 +235,13 @@ def test_codes_in_use_in_closed_form():
     assert single.grad.isfinite().all()
 
 
+def test_codes_in_use_are_counted_in_single_precision_under_autocast():
+    shares, valid = torch.randn(2, 50, 2, 32).softmax(-1), valid_steps(torch.tensor([50, 37]), 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = in_use(shares, valid)
+    assert torch.equal(found, in_use(shares, valid))
+
+
 def test_gradients_are_scaled_and_frames_stay():
     values = torch.randn(2, 5, 3, requires_grad=True)
     frames = scale_gradient(Frames(values, torch.tensor([5, 3])), 0.1)

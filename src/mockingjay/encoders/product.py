@@ -210,7 +210,8 @@ def build_product_quantiser(config: ProductQuantiserConfig, inputs: int, outputs
 def in_use(shares: Float[Tensor, "batch time groups codes"], valid: Bool[Tensor, "batch time"]) -> Float[Tensor, ""]:
     """Count the codes in use, on average over groups: the exponential of the entropy of their mean shares."""
     weights = valid.to(shares.dtype) / valid.sum().clamp(min=1)
-    mean = torch.einsum("btgc,bt->gc", shares, weights)
+    with torch.autocast(shares.device.type, enabled=False):  # bfloat16 holds no more than two digits of a share
+        mean = torch.einsum("btgc,bt->gc", shares, weights)
     return (-(mean * (mean + _LEAST).log()).sum(-1)).exp().mean()
 
 
