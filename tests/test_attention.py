@@ -96,3 +96,13 @@ def test_limiting_the_span_hides_what_is_far():
         difference = (context(inputs).last - context(changed).last).abs().sum(-1)[0]
     assert (difference[:3] > 1e-6).all() and (difference[3:] < 1e-6).all()
     assert ((context(inputs).last - context(changed).last).abs().sum(-1)[0] > 0).all()
+
+
+def test_padding_that_a_span_leaves_nothing_to_see_spoils_no_valid_step():
+    context, inputs = toy(), frames([9, 4])
+    with limit(context, 1):
+        plain = context(inputs).last
+        with watch(context) as seen:
+            watched = context(inputs).last
+    torch.testing.assert_close(watched[inputs.valid], plain[inputs.valid])
+    assert all(part.isfinite().all() for part in seen)

@@ -61,7 +61,8 @@ class Attention(nn.Module):
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
         if allowed is not None:
             scores = scores.masked_fill(~allowed, -torch.inf) if allowed.dtype == torch.bool else scores + allowed
-        probabilities = scores.softmax(-1)
+        # Who sees nothing, as padding far from all that is none, says zero; else it would spoil what others mix in.
+        probabilities = scores.softmax(-1).masked_fill(scores.isneginf().all(-1, keepdim=True), 0.0)
         if self.reach is not None:
             probabilities = probabilities * _near(scores.shape[-1], self.reach, scores.device)
         if self.seen is not None:
