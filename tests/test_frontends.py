@@ -312,6 +312,14 @@ def test_the_level_of_a_whole_recording_is_that_of_an_utterance_and_stays_on_its
         assert level(Waves(elsewhere, torch.tensor([900], device="meta"))).samples.shape == (1, 900)
 
 
+def test_statistics_that_are_given_go_where_the_frames_are():
+    """Those of features say nothing of a device: they have no buffers."""
+    normalise = Normalise("utterance", 4)
+    elsewhere = Frames(torch.randn(1, 9, 4).to("meta"), torch.tensor([9], device="meta"))
+    with normalise.given(torch.zeros(4), torch.ones(4)):
+        assert normalise(elsewhere).values.shape == (1, 9, 4)
+
+
 def test_silence_inside_an_utterance_keeps_its_frames():
     wave = speech_like(16_000)
     wave[4_000:12_000] = 0

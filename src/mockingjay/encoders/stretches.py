@@ -134,8 +134,7 @@ def _plain(
     frontend: Frontend, normalise: Normalise, stretches: Sequence[Stretch], read: Read
 ) -> Iterator[Iterable[Frames]]:
     """Walk through a recording's frames before they are normalised."""
-    filters = next(iter(frontend.buffers()), torch.zeros(()))
-    zero, one = (torch.full((frontend.dim,), value, device=filters.device) for value in (0.0, 1.0))
+    zero, one = (torch.full((frontend.dim,), value) for value in (0.0, 1.0))
     with normalise.given(zero, one):
         yield (_frames(frontend, read(each.read), each.own, each.read) for each in stretches)
 

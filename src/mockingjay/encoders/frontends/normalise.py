@@ -51,7 +51,8 @@ class Normalise(nn.Module):
         if self.by == "none":
             return frames
         if self.whole is not None:
-            return _standardise(frames, *self.whole)
+            mean, std = (each.to(frames.values.device) for each in self.whole)
+            return _standardise(frames, mean, std)
         if self.by == "utterance":
             return _by_utterance(frames)
         self._fitted = self._fitted or bool(self.std.any())
