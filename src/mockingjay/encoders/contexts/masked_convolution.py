@@ -29,6 +29,8 @@ class MaskedConvolution(Context):
     """Layers are the blocks, which see what they stand for, and on top what is around, which does not.
 
     In training, batch normalisation makes an utterance depend on its batch-mates; in evaluation nothing does.
+    Statistics of a norm over the batch, in training, or over the utterance, always, know of the frame that the top
+    layer is blind to; norms over the channels of a step do not.
 
     Attributes:
         reach: Frames from the one spoken of to the nearest that the top layer sees.
