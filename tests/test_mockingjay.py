@@ -5,6 +5,7 @@ from speech_like import batch_of
 from mockingjay.core.config import assignments, overlay
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError
+from mockingjay.objectives import build_objective
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.settings import settings
 
@@ -110,6 +111,14 @@ def test_a_silence_inside_is_speech_like_any_other():
 def test_a_target_off_the_input_s_steps_is_refused():
     with pytest.raises(ConfigError, match=r"objective: target has its steps on Grid\(hop=160.*expected the encoder's"):
         overlay(settings("mockingjay"), assignments(["objective.target.kind=log-mel", "objective.target.hop=160"]))
+
+
+@pytest.mark.parametrize("name", ["mockingjay", "tera", "audio-albert", "masked-reconstruction"])
+def test_a_context_of_several_frames_a_step_is_refused(name):
+    strided = ("kind=subsampled-transformer", "filters=2", "layers=1")
+    chosen = settings(name, changes=[f"objective.encoder.context.{each}" for each in strided])
+    with pytest.raises(ConfigError, match=r"encoder\.context: 'subsampled-transformer' has 4 frames a step, expected"):
+        build_objective(chosen.objective)
 
 
 def test_stacking_cuts_the_cost_of_attention():

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Batch, Frames, Waves
+from mockingjay.encoders.contexts.context import Context
 from mockingjay.encoders.contexts.transformer import initialise
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends import Frontend, FrontendConfig, Stacked, build_frontend
@@ -76,6 +78,19 @@ def check_same_steps(source: FrontendConfig, target: FrontendConfig) -> None:
         raise ValueError(f"target has its steps on {theirs.grid}, expected the encoder's {mine.grid}")
     if mine.reads != theirs.reads:
         raise ValueError("one of target and input reads features and the other sound, expected both to read the same")
+
+
+def require_step_per_frame(context: Context, kind: str) -> None:
+    """Refuse a context that makes one step of several frames, each of which is hidden or not by itself.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if context.stride != 1:
+        raise ConfigError(
+            f"objective.encoder.context: {kind!r} has {context.stride} frames a step, expected one, for frames are "
+            "hidden one by one; stack frames by the frontend instead"
+        )
 
 
 @torch.no_grad()

@@ -53,6 +53,7 @@ class AudioALBERT(Objective):
         self.config = config
         self.target = None if config.target == config.encoder.frontend else build_frontend(config.target)
         self.encoder = Encoder(config.encoder)
+        rebuild.require_step_per_frame(self.encoder.context, config.encoder.context.kind)
         rebuilt = self.encoder.frontend if self.target is None else self.target
         self.head = rebuild.prediction_network(self.encoder.dim, rebuilt.dim)
 

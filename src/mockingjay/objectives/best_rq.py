@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
-from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Batch, Frames, Loss
 from mockingjay.encoders.contexts import Transformer
 from mockingjay.encoders.encoder import Encoder
@@ -72,11 +71,7 @@ class BestRQ(Objective):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.encoder)
-        if self.encoder.context.stride != 1:
-            raise ConfigError(
-                f"objective.encoder.context: {config.encoder.context.kind!r} has {self.encoder.context.stride} frames "
-                "a step, expected one, which has a code; stack frames by the frontend instead"
-            )
+        rebuild.require_step_per_frame(self.encoder.context, config.encoder.context.kind)
         self.quantiser = RandomProjection(config.quantiser, self.encoder.frontend.dim)
         self.spans = config.hide.in_steps(rebuild.stacking(config.encoder.frontend))
         self.head = nn.Linear(self.encoder.dim, config.quantiser.codes)

@@ -70,6 +70,7 @@ class MaskedReconstruction(Objective):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.encoder)
+        rebuild.require_step_per_frame(self.encoder.context, config.encoder.context.kind)
         self.head = nn.Linear(self.encoder.dim, self.encoder.frontend.dim)
         self.head.apply(initialise)
         self.factor = rebuild.stacking(config.encoder.frontend)

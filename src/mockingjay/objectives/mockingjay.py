@@ -58,6 +58,7 @@ class Mockingjay(Objective):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.encoder)
+        rebuild.require_step_per_frame(self.encoder.context, config.encoder.context.kind)
         self.target = build_frontend(config.target) if config.target is not None else None
         self.factor = rebuild.stacking(config.encoder.frontend)
         self.spans = config.hide if config.unit == "step" else config.hide.in_steps(self.factor)

@@ -63,6 +63,7 @@ class TERA(Objective):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.encoder)
+        rebuild.require_step_per_frame(self.encoder.context, config.encoder.context.kind)
         self.head = rebuild.prediction_network(self.encoder.dim, self.encoder.frontend.dim)
         self.factor = rebuild.stacking(config.encoder.frontend)
         self.spans = config.time.in_steps(self.factor)
