@@ -4,7 +4,7 @@ A. H. Liu, Y.-A. Chung, J. Glass, "Non-Autoregressive Predictive Coding for Lear
 Dependencies", Interspeech 2021, arXiv 2011.00406.
 
 Every frame is rebuilt from the few around it, all at once: convolutions that are blind to the frame and its nearest
-neighbours see six frames to either side of that. Nothing is hidden from the input, so nothing differs between training
+neighbours see nine frames to either side of that. Nothing is hidden from the input, so nothing differs between training
 and use, and no step waits for the one before it. The sum of what the convolutions say must pass through four small
 codebooks on its way to the L1 distance, which leaves room for what is said and little for the rest.
 
