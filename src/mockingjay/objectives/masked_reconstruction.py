@@ -99,9 +99,10 @@ class MaskedReconstruction(Objective):
         time, channel = self.config.time, self.config.channel
         size, mels = true.values.shape[1], true.values.shape[2] // self.factor
         widest = max(1, round(time.widest / self.factor))
-        steps = choose_bands(true.lengths, size, time.count, (1, widest), draw, ids, "time").to(device)
+        steps = choose_bands(true.lengths, size, time.count, (1, widest), draw, ids, "time")
         everywhere = torch.full((len(ids),), mels)
         bands = choose_bands(everywhere, mels, channel.count, (1, channel.widest), draw, ids, "channel")
-        channels = bands.to(device).repeat(1, self.factor)
+        steps, bands = (each.to(device, non_blocking=True) for each in (steps, bands))
+        channels = bands.repeat(1, self.factor)
         read = hide_channels(Frames(true.values.masked_fill(steps[:, :, None], 0.0), true.lengths), channels)
         return rebuild.Altered(read, true, steps, channels, self.factor)

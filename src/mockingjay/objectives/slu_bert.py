@@ -95,9 +95,10 @@ class SLUBERT(Objective):
         sounding = frames.valid & ~frontend.silent[frames.values.argmax(-1)]
         total = sounding.sum(1)
         # Rounded at random, so that the expected share is the same at every length.
-        count = (self.config.share * total + draw.uniform(ids, "count", 1)[:, 0].to(device)).floor().long()
+        more = draw.uniform(ids, "count", 1)[:, 0].to(device, non_blocking=True)
+        count = (self.config.share * total + more).floor().long()
         count = count.clamp(min=1).minimum(total).minimum(frames.lengths - 1)
-        places = draw.uniform(ids, "hide", time).to(device).masked_fill(~sounding, 2.0)
+        places = draw.uniform(ids, "hide", time).to(device, non_blocking=True).masked_fill(~sounding, 2.0)
         return places.argsort(stable=True).argsort(1) < count[:, None]
 
     def _read(self, frames: Frames, hidden: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch time width"]:

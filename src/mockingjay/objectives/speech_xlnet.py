@@ -103,4 +103,5 @@ class SpeechXLNet(Objective):
         asked = (ranks >= known[:, None]) & (ranks < lengths[:, None])
         targets = asked.byte().argsort(descending=True, stable=True)[:, : int(asked.sum(1).max())]
         device = frames.values.device
-        return ranks.to(device), asked.to(device), targets.to(device)
+        ranks, asked, targets = (each.to(device, non_blocking=True) for each in (ranks, asked, targets))
+        return ranks, asked, targets
