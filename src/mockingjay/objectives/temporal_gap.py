@@ -9,7 +9,8 @@ beside the absolute error, and beside what always saying the median share would 
 a recording apart is what changes slowly in it.
 
 Differs from the paper: sizes are from memory of it; the two slices never overlap, for what they share would give the
-answer away; distances are measured against one fixed clip, so that a share is the same time in every utterance.
+answer away; distances are shares of one fixed clip less a slice, the greatest there is, so that a share is the same
+time in every utterance.
 """
 
 from collections.abc import Iterable
