@@ -165,6 +165,12 @@ def test_an_encoder_without_bottleneck_is_refused():
         settings("autoencoder", changes=["objective.encoder.context.kind=transformer"])
 
 
+def test_an_encoder_of_features_is_refused():
+    """What lies in their waves is no sound to say again."""
+    with pytest.raises(ConfigError, match=r"encoder\.frontend: 'precomputed' reads files of features, expected what"):
+        small("objective.encoder.frontend.kind=precomputed", prepared=False)
+
+
 def test_kernels_of_other_widths_are_refused():
     with pytest.raises(ConfigError, match=r"kernels hold 6, expected odd numbers of frames or 4"):
         settings("autoencoder", changes=["objective.encoder.context.kernels=[3,6]"])

@@ -104,6 +104,8 @@ def test_a_teacher_is_heard_and_never_trained():
 
 
 def test_a_teacher_must_have_the_layer_and_read_sound():
+    with pytest.raises(ConfigError, match=r"encoder\.frontend: 'precomputed' reads files of features, expected what"):
+        nano("objective.encoder.frontend.kind=precomputed")
     with pytest.raises(ConfigError, match=r"objective.layer: 6, but mel has layers 0 to 0; choose one"):
         nano("objective.teacher=mel", "objective.layer=6")
     with pytest.raises(ConfigError, match=r"objective.teacher: precomputed:40 reads files of features, expected what"):

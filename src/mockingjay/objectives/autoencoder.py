@@ -35,7 +35,7 @@ from mockingjay.moves.decode import DecoderConfig, Segment, WaveNet, build_decod
 from mockingjay.moves.jitter import jitter
 from mockingjay.moves.slices import cut, first
 from mockingjay.moves.speakers import Speakers
-from mockingjay.objectives.objective import Objective
+from mockingjay.objectives.objective import Objective, encoder_of_sound
 
 _FIRST = 4  # batches whose latents the first codes are chosen from
 
@@ -70,7 +70,7 @@ class Autoencoder(Objective):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config.encoder)
+        self.encoder = encoder_of_sound(config.encoder)
         assert isinstance(config.encoder.context, Squeezed.Config), "the config checks this"
         self.speakers = Speakers(config.speakers)
         dim = config.encoder.context.dim

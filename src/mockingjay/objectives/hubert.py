@@ -36,7 +36,7 @@ from mockingjay.moves.cluster import Clusters
 from mockingjay.moves.label import Labels, nearest
 from mockingjay.moves.mask import Masks, choose_masked
 from mockingjay.moves.restrain import loudness, scale_gradient
-from mockingjay.objectives.objective import Objective
+from mockingjay.objectives.objective import Objective, encoder_of_sound
 from mockingjay.train.checkpoint import fingerprint_of
 
 _FLOOR = 1e-8  # probability; a cluster that the corpus's first frames lack would cost infinitely much
@@ -90,7 +90,7 @@ class HuBERT(Objective):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config.encoder)
+        self.encoder = encoder_of_sound(config.encoder)
         self.mask = nn.Parameter(torch.empty(self.encoder.dim).uniform_())
         self.head = nn.Linear(self.encoder.dim, config.width)
         self.units = nn.Parameter(torch.empty(config.clusters.units, config.width).uniform_())

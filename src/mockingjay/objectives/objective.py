@@ -111,3 +111,18 @@ class Objective(Learner, ABC):
 
     def reconstruct(self, batch: Batch, draw: Draw) -> Waves | None:
         """Make the batch's utterances sound again; None where a method makes no sound."""
+
+
+def encoder_of_sound(config: Encoder.Config) -> Encoder:
+    """Build the encoder of an objective that hears the sound itself, too.
+
+    Raises:
+        ConfigError: It reads files of features, whose waves mean nothing else.
+    """
+    encoder = Encoder(config)
+    if encoder.reads is not None:
+        raise ConfigError(
+            f"objective.encoder.frontend: {config.frontend.kind!r} reads files of features, expected what reads sound, "
+            "for this objective hears that as well; choose another kind"
+        )
+    return encoder
