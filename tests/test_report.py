@@ -44,7 +44,7 @@ def metrics():
         line = {"step": step, "loss": 0.35 + 0.6 * math.exp(-step / 300)}
         if step % 250 == 0:
             model = 0.36 + 0.5 * math.exp(-step / 300)
-            line["validation"] = {"model": model, "mean": 0.79, "copy": 0.61, "interpolation": 0.52}
+            line["validation"] = {"model": model, "utterance mean": 0.79, "copy last": 0.61, "interpolation": 0.52}
         lines.append(line)
     return lines
 
@@ -224,9 +224,21 @@ def test_headline_pools_seeds_but_not_ways_of_reading():
 
 def test_validation_sentence_names_the_hardest_rival(metrics):
     assert "0.520 for interpolation, the best of 3 predictors that learn nothing." in validation_sentence(metrics)
-    behind = [{"step": 5, "validation": {"model": 0.7, "copy": 0.61, "mean": 0.8}}]
+    behind = [{"step": 5, "validation": {"model": 0.7, "copy last": 0.61, "utterance mean": 0.8}}]
     assert "not below 0.610 for copy last" in validation_sentence(behind)
     assert "this says little" in validation_sentence([{"step": 5, "validation": {"model": 0.7}}])
+
+
+def test_a_bound_that_nothing_goes_below_is_no_rival():
+    lines = [{"step": 5, "loss": 3.1, "validation": {"model": 3.0, "utterance mean": 3.8, "mean": 3.9, "entropy": 1.2}}]
+    said = "below 3.800 for utterance mean, the best of 2 predictors that learn nothing."
+    assert validation_sentence(lines).endswith(said)
+    drawing = figures.training_curve(lines)
+    assert "model 3.000, utterance mean 3.800, mean 3.900, entropy 1.200" in drawing.alt
+    assert drawing.caption.endswith("Below the entropy of its targets no model can go.")
+    assert "entropy" not in figures.training_curve([{"step": 1, "loss": 1.0, "validation": {"model": 0.5}}]).caption
+    only = [{"step": 5, "validation": {"model": 3.0, "entropy": 1.2}}]
+    assert "this says little" in validation_sentence(only)
 
 
 def test_what_is_measured_on_held_out_speech_is_the_objectives_to_name(metrics):

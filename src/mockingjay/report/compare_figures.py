@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
-from mockingjay.report.figures import ACCENT, INK, PREDICTORS, SOFT, STYLE, WARM, WIDTH, Drawing
+from mockingjay.report.figures import ACCENT, INK, SOFT, STYLE, WARM, WIDTH, Drawing
 from mockingjay.report.tables import Column, Row
+from mockingjay.train.validation import BOUND
 
 _STRONGEST = 0.55  # opacity of the largest difference: dark enough to see, light enough to read through
 _UNSURE = 0.15  # the same where chance may have made it
@@ -78,6 +79,8 @@ def learning_curves(curves: Mapping[str, Sequence[Row]]) -> Drawing:
         "The objective on held-out speech by optimiser step, each in its own units; dashed is what predictors reach "
         "that learn nothing, named at their height."
     )
+    if any(BOUND in line["validation"] for checked in shown.values() for line in checked):
+        caption += f" Below the {BOUND} of its targets no model can go."
     return Drawing(canvas, f"Held-out learning curves of {', '.join(shown)}.", caption)
 
 
@@ -119,5 +122,5 @@ def _curve(axes: Axes, name: str, checked: Sequence[Row]) -> None:
         values = [line["validation"][predictor] for line in checked]
         axes.plot(steps, values, color=WARM, linewidth=0.9, linestyle=(0, (5, 2)))
         place = {"xytext": (0, 2), "textcoords": "offset points", "ha": "right", "va": "bottom"}
-        axes.annotate(PREDICTORS.get(predictor, predictor), (steps[-1], values[-1]), color=WARM, fontsize=6.5, **place)
+        axes.annotate(predictor, (steps[-1], values[-1]), color=WARM, fontsize=6.5, **place)
     axes.plot(steps, [line["validation"]["model"] for line in checked], color=ACCENT, linewidth=1.6)

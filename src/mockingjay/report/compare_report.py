@@ -135,7 +135,7 @@ def _held_out(rows: Sequence[Row]) -> Section:
 def _held_out_line(row: Row) -> tuple[Cell, ...]:
     trivial = row["predictors"]
     name = min(trivial, key=trivial.__getitem__) if trivial else None
-    rival = Cell(f"{trivial[name]:.3f}", figures.PREDICTORS.get(name, name)) if name is not None else Cell("–")
+    rival = Cell(f"{trivial[name]:.3f}", name) if name is not None else Cell("–")
     return (
         Cell(row["representation"]),
         Cell(f"{row['value']:.3f}", best=name is not None and row["value"] < trivial[name]),

@@ -24,6 +24,7 @@ from torch import Tensor
 from mockingjay.core.files import write_atomically
 from mockingjay.report.page import Figure
 from mockingjay.report.tables import Column, Layout, Row, lay_out, metric
+from mockingjay.train.validation import BOUND
 
 PAPER, INK, SOFT, LINE = "#fdfdfc", "#1c1d20", "#5d626a", "#d8d9d5"
 ACCENT, WARM, LEAF, PLUM = "#1c5d99", "#b4531a", "#3c7a3f", "#7a4a8c"
@@ -64,7 +65,6 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "path.simplify": True,
 }
-PREDICTORS: Mapping[str, str] = {"mean": "utterance mean", "copy": "copy last"}
 _DASHES = ((WARM, (0, (5, 2))), (LEAF, (0, (1.5, 1.5))), (PLUM, (0, (5, 2, 1.5, 2))))
 
 
@@ -125,13 +125,15 @@ def training_curve(metrics: Sequence[Mapping[str, Any]], measure: str = "loss") 
     alt = f"Training loss from step {metrics[0]['step']} to {metrics[-1]['step']}."
     if checked:
         last = checked[-1]
-        values = ", ".join(f"{PREDICTORS.get(name, name)} {value:.3f}" for name, value in last["validation"].items())
+        values = ", ".join(f"{name} {value:.3f}" for name, value in last["validation"].items())
         alt += f" Held-out {measure} at step {last['step']}: {values}."
     caption = "Loss per optimiser step" + (
         f"; below, the {measure} of held-out speech, the model beside predictors that learn nothing."
         if checked
         else ". No validation has been logged yet, so nothing can be said about held-out speech."
     )
+    if checked and BOUND in checked[-1]["validation"]:
+        caption += f" Below the {BOUND} of its targets no model can go."
     return Drawing(canvas, alt, caption)
 
 
@@ -280,10 +282,9 @@ def _held_out(axes: Axes, checked: Sequence[Mapping[str, Any]], measure: str) ->
     low, high = axes.get_ylim()
     heights = apart({name: value for name, (_, value) in ends.items()}, 0.075 * (high - low))
     for name, (step, _) in ends.items():
-        label = PREDICTORS.get(name, name)
         place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
         look = {"color": styles[name]["color"], "fontsize": 8.5, "fontweight": "bold" if name == "model" else "normal"}
-        axes.annotate(label, (step, heights[name]), **place, **look)
+        axes.annotate(name, (step, heights[name]), **place, **look)
 
 
 def apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:

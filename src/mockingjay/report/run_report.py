@@ -9,6 +9,7 @@ from typing import Any
 from mockingjay.report import figures
 from mockingjay.report.page import Block, Code, Page, Section, key_values
 from mockingjay.report.tables import SETTINGS, Row, interval, metric, names, number, results_table
+from mockingjay.train.validation import predictors
 
 REFERENCES = ("mel", "log-mel")  # the features as they are: the bar for every learned representation
 UNTRAINED = "random:"  # the same network before training
@@ -71,14 +72,12 @@ def validation_sentence(metrics: Sequence[Mapping[str, Any]], measure: str = "lo
     last = next((line for line in reversed(metrics) if line.get("validation")), None)
     if last is None:
         return "No validation has been logged, so nothing can be said about held-out speech."
-    scores = dict(last["validation"])
-    model = scores.pop("model")
+    model, scores = last["validation"]["model"], predictors(last["validation"])
     begin = f"On held-out speech at step {last['step']:,} the model’s {measure} is {model:.3f}"
     if not scores:
         return f"{begin}; no dumb predictor was measured beside it, so this says little."
     name = min(scores, key=scores.__getitem__)
-    called = figures.PREDICTORS.get(name, name)
-    rival = f"{scores[name]:.3f} for {called}, the best of {len(scores)} predictors that learn nothing"
+    rival = f"{scores[name]:.3f} for {name}, the best of {len(scores)} predictors that learn nothing"
     if model < scores[name]:
         return f"{begin}, below {rival}."
     return f"{begin}, not below {rival}: nothing beyond it has been learnt yet."
@@ -169,7 +168,7 @@ def _learning(metrics: Sequence[Mapping[str, Any]], measure: str) -> Section:
     title = "Learning curve"
     if not metrics:
         return Section(title, "No training step has been logged.")
-    drawn = {name for line in metrics for name in line.get("validation") or ()} - {"model"}
+    drawn = {name for line in metrics for name in predictors(line.get("validation") or {})}
     text = validation_sentence(metrics, measure)
     if "interpolation" in drawn:
         text = (

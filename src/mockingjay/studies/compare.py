@@ -29,9 +29,9 @@ from mockingjay.open import open_representation
 from mockingjay.pretrain import Pretrained, examine, pretrain
 from mockingjay.settings import Settings
 from mockingjay.studies.cards import check_card, check_run, tested, write_card
+from mockingjay.train.validation import predictors
 
 Row = Mapping[str, Any]
-BOUND = "entropy"  # of soft targets: below it nothing can go, so it is no rival
 UTTERANCES = 480  # asked of each question: twenty objectives and their untrained encoders have to be probed
 
 # The probes of `run` with fewer rates and updates, for the same reason; all that is compared gets the same.
@@ -224,13 +224,12 @@ def _held_out(
 ) -> Row:
     """The objective on speech it has not heard, beside what learns nothing."""
     last = next(line for line in reversed(curve) if line.get("validation"))
-    predictors = {key: value for key, value in last["validation"].items() if key not in ("model", BOUND)}
     upkeep, batches = trained.settings.upkeep, trained.settings.batches
     return {
         **_of_objective(name, data, seed),
         "value": last["validation"]["model"],
         "n": len(hold_out(learnt, upkeep.held_out, batches.seed)["valid"]),
-        "predictors": predictors,
+        "predictors": predictors(last["validation"]),
         "steps": trained.steps,
         "seconds": trained.steps * fmean(line["seconds"] for line in curve if "seconds" in line),
         "parameters": sum(each.numel() for each in trained.encoder.parameters()),

@@ -1,7 +1,7 @@
 """Score a learner on what is held out; beside its objective stand the trivial predictors on the same cells."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -10,6 +10,8 @@ from mockingjay.core.errors import TrainingError
 from mockingjay.core.learner import Learner
 from mockingjay.core.types import Batch
 from mockingjay.train.distributed import Group
+
+BOUND = "entropy"  # of soft targets: below it nothing can go, so it is no rival
 
 
 @torch.no_grad()
@@ -41,3 +43,8 @@ def validate(learner: Learner, batches: Sequence[Batch], counted: float, draw: D
             f"validation: {means} on what is held out, expected finite numbers; lower the learning rate"
         )
     return means
+
+
+def predictors(scores: Mapping[str, float]) -> dict[str, float]:
+    """Leave of what `validate` found the trivial predictors: not the model, nor a bound that nothing goes below."""
+    return {name: value for name, value in scores.items() if name not in ("model", BOUND)}
