@@ -27,6 +27,12 @@ def row(representation, value, task="speaker", half=0.01, **more):
     return {"representation": representation, "task": task, **keys, **more}
 
 
+def bare_page(**known):
+    """A run's page of what is known, and of nothing else."""
+    nothing = {"health": {}, "metrics": [], "spectrogram": None, "rows": [], "weights": {}, "provenance": {}}
+    return run_page(title="t", command="c", settings_toml="", **{**nothing, **known})
+
+
 @pytest.fixture(scope="module")
 def rows():
     values = {"mel": 0.52, "random:mockingjay": 0.498, "runs/mockingjay": 0.612}
@@ -165,30 +171,11 @@ def test_the_same_data_give_the_same_bytes(page, rows, tmp_path):
 
 
 def test_missing_parts_are_said_in_words():
-    page = run_page(
-        title="t",
-        command="c",
-        health={},
-        metrics=[],
-        spectrogram=None,
-        rows=[],
-        weights={},
-        settings_toml="",
-        provenance={},
-    )
+    page = bare_page()
     assert "whether the representation is useful has not been measured" in page.summary
     assert all(section.text for section in page.sections)
-    unchecked = run_page(
-        title="t",
-        command="c",
-        health={"hours": 0.5, "utterances": 1000, "levels": [-20.0]},
-        metrics=[{"step": 10, "loss": 0.5}],
-        spectrogram=None,
-        rows=[],
-        weights={},
-        settings_toml="",
-        provenance={},
-    )
+    health = {"hours": 0.5, "utterances": 1000, "levels": [-20.0]}
+    unchecked = bare_page(health=health, metrics=[{"step": 10, "loss": 0.5}])
     begin = "An encoder was pre-trained without labels for 10 steps on 30.0 minutes of speech (1,000 utterances). "
     assert unchecked.summary.startswith(
         begin + "No validation has been logged, so nothing can be said about held-out speech."
@@ -249,17 +236,7 @@ def test_what_is_measured_on_held_out_speech_is_the_objectives_to_name(metrics):
     assert drawing.canvas.axes[1].get_title("left") == f"Held-out {error}"
     assert f"Held-out {error} at step 1000: " in drawing.alt and f"below, the {error} of held-out" in drawing.caption
     contrast = [{"step": 5, "loss": 2.5, "validation": {"model": 2.1, "chance": 2.4}}]
-    page = run_page(
-        title="t",
-        command="c",
-        health={},
-        metrics=contrast,
-        spectrogram=None,
-        rows=[],
-        weights={},
-        settings_toml="",
-        provenance={},
-    )
+    page = bare_page(metrics=contrast)
     assert "On held-out speech at step 5 the model’s loss is 2.100, below 2.400 for chance" in page.summary
     learning = page.sections[1]
     assert "masked" not in page.summary + learning.text and "Neighbouring" not in learning.text
