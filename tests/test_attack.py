@@ -207,6 +207,10 @@ def test_the_page(whole):
         "t-DCF",
     ):
         assert words in text
+    count = len(json.loads((out / "facts.json").read_text())["attacked"])
+    assert f"Accuracy on {count} test utterances with" in text and f"On {count} test utterances; differences" in text
+    across = text.partition("made on</th>")[2].partition("</thead>")[0]  # of the table of transfers
+    assert "untrained network" in across and "trained again" in across and "filter" not in across
     assert "not finished" not in text and not re.search(r"(src|href)=.?(https?:|//)", text)
     assert {path.name for path in (out / "report").iterdir()} == {
         "index.html", "panels.png", "adaptive.png", "waveform.png", "noise.png"

@@ -21,6 +21,21 @@ _RIVALS = {
 _FAMILIES, _METHODS = ("LCNN", "SENet"), ("PGD", "FGSM")
 # Decibels at which transfer is shown: one of the two released names; below the speech (ours).
 _BETWEEN = {"features": 8.0, "waveform": 30.0}
+# Sections of one picture, by its name: title, text, and what is said while there is none.
+_PICTURED = {
+    "waveform": (
+        "On the waveform",
+        "Altered features may belong to no sound. Altered samples always do, and are held within full scale, or where "
+        "the file had them.",
+        "No waveform has been attacked yet.",
+    ),
+    "noise": (
+        "Noise by layer",
+        "How large what an attack has changed is beside what was there, at the input and in every layer. The deck "
+        "has it fall from layer to layer, and takes this for the reason that the defence works.",
+        "No network was attacked, or none has been yet.",
+    ),
+}
 
 
 def attack_page(
@@ -60,8 +75,8 @@ def attack_page(
         _panels(drawn, rows, claims, place),
         _transfer(rows, subject, place),
         _adaptive(drawn, claims),
-        *((_waveform(drawn),) if place == "features" else ()),
-        _noise(drawn),
+        *((_pictured(drawn, "waveform"),) if place == "features" else ()),
+        _pictured(drawn, "noise"),
         _bounds(rows, features, place),
         Section("Speech and settings", "\n\n".join(notes), (_numbers(facts, budget), Code(settings, "Settings", True))),
     )
@@ -165,10 +180,10 @@ def _clean(rows: Sequence[Row]) -> Section:
     if not found:
         return Section("Without an attack", "No countermeasure has been trained yet.")
     text = (
-        "Behind every defence a countermeasure of its own is trained, with both classes as likely in every update; the "
-        "threshold of every accuracy on this page is where both error rates are nearest on clean dev. The tandem cost "
-        "is that of ASVspoof 2019 in front of a verifier whose scores are not at hand, and which is said to miss "
-        "2.5 %, to accept 2.5 % of other speakers and to refuse 24 % of spoofs."
+        "Behind every defence a countermeasure of its own is trained, with both classes as likely in every update. "
+        "Figures are of test utterances; the threshold of every accuracy on this page is where both error rates are "
+        "nearest on clean dev. The tandem cost is that of ASVspoof 2019 in front of a verifier whose scores are not at "
+        "hand, and which is said to miss 2.5 %, to accept 2.5 % of other speakers and to refuse 24 % of spoofs."
     )
     shown = [{**row, "task": row["model"]} for row in found]
     return Section("Without an attack", text, (results_table(shown),))
@@ -210,7 +225,11 @@ def _held(rows: Sequence[Row], claims: Sequence[Row]) -> Table:
         Cell("attacked", "mean over bounds, %"),
         *(Cell(f"over {rival}") for rival in rivals),
     )
-    caption = "Differences in points with 95 % intervals, paired by utterance; bold is surely better."
+    count = max((row["n"] for row in claims if row["panel"]), default=0)
+    caption = (
+        f"On {count} test utterances; differences in points with 95 % intervals, paired by utterance; bold is surely "
+        "better."
+    )
     return Table(caption, heads, tuple(lines))
 
 
@@ -225,7 +244,8 @@ def _pair(row: Row | None) -> Cell:
 
 def _transfer(rows: Sequence[Row], subject: str, place: str) -> Section:
     title = "From one countermeasure to the other"
-    found = [row for row in rows if row.get("place") == place and row.get("source") and row["method"] != "adaptive"]
+    made = [row for row in rows if row.get("place") == place and row.get("source") and row["method"] != "adaptive"]
+    found = [row for row in made if row["metric"] == "accuracy"]
     if not found:
         return Section(title, "No attack has been made yet.")
     level = min({row["level"] for row in found}, key=lambda each: abs(each - _BETWEEN[place]))
@@ -234,11 +254,8 @@ def _transfer(rows: Sequence[Row], subject: str, place: str) -> Section:
         for row in found
         if row["level"] == level
     }
-    names = [
-        name
-        for name in dict.fromkeys(row["representation"] for row in found)
-        if name in (NONE, "trained again") or name.startswith(subject)
-    ]
+    shown = (NONE, "trained again", "untrained network", subject, f"{subject}, rebuilt")
+    names = [name for name in dict.fromkeys(row["representation"] for row in found) if name in shown]
     heads = tuple(Cell(name, model) for name in names for model in _FAMILIES)
     lines = tuple(
         (
@@ -250,7 +267,8 @@ def _transfer(rows: Sequence[Row], subject: str, place: str) -> Section:
         if any(row["method"] == method for row in found)
     )
     text = f"Attacks of {level:g} dB made on the undefended network of a row, shown to the network of a column."
-    return Section(title, text, (Table("Accuracy with 95 % intervals.", (Cell("made on"), *heads), lines),))
+    caption = f"Accuracy on {found[0]['n']} test utterances with 95 % intervals."
+    return Section(title, text, (Table(caption, (Cell("made on"), *heads), lines),))
 
 
 def _value(row: Row | None) -> Cell:
@@ -275,30 +293,15 @@ def _adaptive(drawn: Mapping[str, Block], claims: Sequence[Row]) -> Section:
         for row in known
     )
     heads = tuple(map(Cell, ("defence", "not known (%)", "known (%)", "difference")))
-    caption = "PGD, accuracy averaged over bounds, on the same utterances."
+    count = max((row["n"] for row in known), default=0)
+    caption = f"PGD, accuracy averaged over bounds, on the same {count} test utterances; 95 % intervals, paired."
     return Section(title, text, (drawn["adaptive"], Table(caption, heads, lines)))
 
 
-def _waveform(drawn: Mapping[str, Block]) -> Section:
-    title = "On the waveform"
-    if "waveform" not in drawn:
-        return Section(title, "No waveform has been attacked yet.")
-    text = (
-        "Altered features may belong to no sound. Altered samples always do, and are held within full scale, or where "
-        "the file had them."
-    )
-    return Section(title, text, (drawn["waveform"],))
-
-
-def _noise(drawn: Mapping[str, Block]) -> Section:
-    title = "Noise by layer"
-    if "noise" not in drawn:
-        return Section(title, "No network was attacked, or none has been yet.")
-    text = (
-        "How large what an attack has changed is beside what was there, at the input and in every layer. The deck "
-        "has it fall from layer to layer, and takes this for the reason that the defence works."
-    )
-    return Section(title, text, (drawn["noise"],))
+def _pictured(drawn: Mapping[str, Block], name: str) -> Section:
+    """Show a picture that says all there is to say."""
+    title, text, absent = _PICTURED[name]
+    return Section(title, text, (drawn[name],)) if name in drawn else Section(title, absent)
 
 
 def _bounds(rows: Sequence[Row], features: str, place: str) -> Section:
