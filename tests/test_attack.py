@@ -245,6 +245,12 @@ def test_refusals(whole, spoofs, tmp_path):
     refuses(2, "lcnn.channel: unknown key; did you mean", *command(spoofs, tmp_path / "x"), "--set", "lcnn.channel=1")
     refuses(2, "precomputed:40: reads files of features, exp", *command(spoofs, tmp_path / "x", "precomputed:40"))
     refuses(2, "1e-06; use fewer", *command(spoofs, tmp_path / "x"), "--set", "memory=1e-6")
+    other, kept = tmp_path / "other", (out / "splits.json").read_bytes()
+    shutil.copytree(spoofs, other)
+    lines = (spoofs / "manifest.jsonl").read_text().splitlines()
+    (other / "manifest.jsonl").write_text("\n".join(lines[:-2]) + "\n")
+    refuses(2, "holds a study with other speech", *command(other, out, run))
+    assert (out / "splits.json").read_bytes() == kept
 
 
 def test_copies(spoofs, tmp_path):

@@ -110,6 +110,7 @@ def attack(
         ours |= {"speech": scene.fingerprint}
         check_card(out / "study.json", ours, "a study")
         write_card(out / "study.json", ours)
+        scene.parts.write(out / "splits.json")
         names = tuple(each.name for each in scene.defences)
         study = Study(scene.data, scene.features, names, seed, list(scene.notes), place=scene.place)
         yield from _Siege(scene, out, config, budget, seed, study, say).parts()
@@ -222,7 +223,7 @@ class _Siege:
 
         name = f"{place}/{slug(source or 'nobody')}-{method}-{level:g}"
         found = self._keep(name, make)
-        self.study.notes += [each for each in found.pop("silent") if each not in self.study.notes]
+        self.study.notes += [each for each in found.pop("silent", ()) if each not in self.study.notes]
         about = {"source": source, "method": method, "place": place, "level": level}
         return {**about, "epsilon": epsilon, "deviations": deviations, **found}
 

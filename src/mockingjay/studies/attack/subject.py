@@ -24,7 +24,7 @@ from mockingjay.data.manifest import Corpus
 from mockingjay.data.quarantine import Quarantine
 from mockingjay.data.scan import scan
 from mockingjay.downstream.countermeasures import LCNN, Decibels, SENet
-from mockingjay.downstream.partition import PARTS, partition
+from mockingjay.downstream.partition import PARTS, Partition, partition
 from mockingjay.downstream.spoofing import Stretches, Training, balanced, spoof_task, stretches
 from mockingjay.downstream.tasks import Label
 from mockingjay.encoders.encoder import Encoder, random_encoder
@@ -102,6 +102,8 @@ class Scene:
         defences: What is tried, the undefended first.
         frontend: Makes the frames that are attacked; none: samples are.
         place: Where an attacker who knows a defence goes through it.
+        sets: Utterances of train, dev and test that are used.
+        parts: All that they were chosen from.
         notes: What a reader must know, a sentence each.
         facts: Numbers for the page.
     """
@@ -115,6 +117,7 @@ class Scene:
     config: Config
     task: Label
     sets: Mapping[str, tuple[Utterance, ...]]
+    parts: Partition
     seed: int
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -146,15 +149,15 @@ class Scene:
             defences = _of_samples(subject, config, seed, device, notes)
         else:
             defences = _of_frames(subject, factor, seed, device, notes)
-        task, sets, there = _divided(corpus, out, config.most, seed, notes, say)
+        task, sets, parts = _divided(corpus, out, config.most, seed, notes, say)
         heard = sum(source(each) in subject.heard for each in sets["test"])
         if heard:
             notes.append(f"{subject.name} heard {heard} of {len(sets['test'])} test utterances in its pre-training.")
         facts = {f"{name} utterances": len(chosen) for name, chosen in sets.items()}
-        facts |= {f"{name} utterances in all": there[name] for name in PARTS}
+        facts |= {f"{name} utterances in all": len(getattr(parts, name)) for name in PARTS}
         place: Place = "waveform" if frontend is None else "features"
         data = corpus.name
-        return cls(data, words, defences, frontend, place, device, config, task, sets, seed, notes, facts)
+        return cls(data, words, defences, frontend, place, device, config, task, sets, parts, seed, notes, facts)
 
     @property
     def fingerprint(self) -> str:
@@ -271,8 +274,8 @@ def _of_samples(
 
 def _divided(
     corpus: Corpus, out: Path, most: tuple[int, int, int], seed: int, notes: list[str], say: Callable[[str], None]
-) -> tuple[Label, Mapping[str, tuple[Utterance, ...]], Mapping[str, int]]:
-    """Find or make spoofs, divide, and decode what is chosen once; the last counts what there is to choose from."""
+) -> tuple[Label, Mapping[str, tuple[Utterance, ...]], Partition]:
+    """Find or make spoofs, divide, and decode what is chosen once; the last is all that there is to choose from."""
     utterances: Sequence[Utterance] = corpus.utterances
     task = spoof_task(utterances)
     if task is None:
@@ -295,10 +298,9 @@ def _divided(
     quarantine.check(sum(map(len, chosen.values())))
     whole = {each.id: each for each in health.corpus.utterances}
     sets = {name: tuple(whole[each.id] for each in some if each.id in whole) for name, some in chosen.items()}
-    parts.write(out / "splits.json")
     used = ", ".join(f"{len(sets[name])} of {len(there[name])} of {name}" for name in PARTS)
     notes.append(f"Utterances used: {used}.")
-    return task, sets, {name: len(some) for name, some in there.items()}
+    return task, sets, parts
 
 
 def _frames(frontend: Frontend, samples: Float[Tensor, "examples samples"]) -> Float[Tensor, "examples time dim"]:
