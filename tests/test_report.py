@@ -253,6 +253,9 @@ def test_results_table_marks_the_best_and_states_the_majority(rows):
     assert [cell.best for cell in table.rows[2]] == [False, True, False]
     assert (table.rows[2][1].text, table.rows[2][1].note) == ("61.2 %", "[60.2, 62.2]")
     assert [cell.text for cell in table.foot[0][1:]] == ["4.2 %", "11.2 %"]
+    assert table.caption.startswith("Values with 95 % intervals, seed 0; n counts ")
+    several = results_table([row("a", 0.5, values=[0.4, 0.5, 0.6]), row("b", 0.5, seed=7)])
+    assert several.caption.startswith("Values with 95 % intervals, 3 seeds from 0, seed 7; n counts ")
 
 
 def test_best_follows_the_metric():
@@ -263,6 +266,8 @@ def test_best_follows_the_metric():
         cells[1].best
         for cells in results_table([row("a", 3.0, metric="oddness"), row("b", 2.0, metric="oddness")]).rows
     )
+    costs = [row("a", 0.1, metric="min t-DCF"), row("b", 0.2, metric="min t-DCF")]  # as detection names it
+    assert [cells[1].best for cells in results_table(costs).rows] == [True, False]
     assert number(0.12345, "MAE") == "0.123" and number(1.2, "WER") == "120.0 %"
 
 

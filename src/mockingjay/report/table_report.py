@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from mockingjay.report import compare_figures, figures
 from mockingjay.report.page import Block, Cell, Code, KeyValues, Page, Section, Table
 from mockingjay.report.statements import count, statements_section
-from mockingjay.report.tables import Row, interval, number
+from mockingjay.report.tables import Row, interval, number, seeds
 
 
 def table_page(
@@ -60,7 +60,7 @@ def beside(columns: Mapping[str, tuple[str, str]], rows: Sequence[Row]) -> Table
     foot = [Cell("always the commonest answer")]
     for column, (task, data) in columns.items():
         own = [row for row in rows if row["column"] == column]
-        measured = f"{task} of {data} · n {own[0]['n']} · {_seeds(own[0])}" if own else f"{task} of {data}"
+        measured = f"{task} of {data} · n {own[0]['n']} · {seeds(own[0])}" if own else f"{task} of {data}"
         heads += [Cell(column, measured), Cell("decks")]
         foot += [Cell(number(own[0]["majority"], own[0]["metric"]) if own else "–"), Cell("")]
     caption = (
@@ -77,11 +77,6 @@ def _pair(cells: Mapping[tuple[str, str], Row], name: str, column: str, rows: Se
     best = max(each["value"] for each in rows if each["column"] == column)
     ours = Cell(number(row["value"], row["metric"]), interval(row["ci95"], row["metric"]), row["value"] == best)
     return ours, Cell("–" if row["published"] is None else f"{row['published']:.1f}")
-
-
-def _seeds(row: Row) -> str:
-    count = len(row["values"])
-    return f"{count} seeds from {row['seed']}" if count > 1 else f"seed {row['seed']}"
 
 
 def _results(columns: Mapping[str, tuple[str, str]], rows: Sequence[Row]) -> Section:

@@ -39,7 +39,7 @@ METRICS: Mapping[str, Metric] = {
     **dict.fromkeys(("f1", "macro f1", "weighted f1", "precision", "recall", "auc", "r value"), _HIGH),
     **dict.fromkeys(("eer", "equal error rate", "error", "error rate", "wer", "cer", "per", "uer", "ter", "abx"), _LOW),
     **dict.fromkeys(("word error rate", "character error rate", "phone error rate", "token error rate"), _LOW),
-    **dict.fromkeys(("mae", "rmse", "l1", "mse", "loss", "perplexity", "min dcf", "t dcf"), Metric("lower")),
+    **dict.fromkeys(("mae", "rmse", "l1", "mse", "loss", "perplexity", "min t dcf"), Metric("lower")),
     **dict.fromkeys(("correlation", "r2"), Metric("higher")),
 }
 
@@ -116,6 +116,12 @@ def lay_out(rows: Sequence[Row]) -> Layout:
     return Layout(tuple(dict.fromkeys(down)), tuple(dict.fromkeys(across)), cells)
 
 
+def seeds(row: Row) -> str:
+    """Say of which seeds a row is, such as `3 seeds from 0`."""
+    count = len(row.get("values", ()))
+    return f"{count} seeds from {row['seed']}" if count > 1 else f"seed {row['seed']}"
+
+
 def results_table(rows: Sequence[Row]) -> Table:
     """Set result rows as a table, one row per representation and one column per task."""
     grid = lay_out(rows)
@@ -126,7 +132,8 @@ def results_table(rows: Sequence[Row]) -> Table:
     words += ", or no word" if measures & {"PER", "CER", "WER"} else ""
     foot = ((Cell(words), *(Cell(bound or "–") for bound in bounds)),) if any(bounds) else ()
     heads = tuple(Cell(column.task, _head_note(grid, column)) for column in grid.columns)
-    caption = "Values with 95 % intervals; n counts the scored items; bold is the best of its column."
+    of = "".join(f", {told}" for told in dict.fromkeys(map(seeds, rows)))
+    caption = f"Values with 95 % intervals{of}; n counts the scored items; bold is the best of its column."
     return Table(caption, (Cell("representation"), *heads), lines, foot)
 
 
