@@ -128,6 +128,7 @@ def test_the_page_and_the_picture(whole):
     out, _ = whole
     text = (out / "labels" / "report" / "index.html").read_text()
     assert "Fewer labels: phone" in text and "decks:" in text and "Layer weights: phone" in text
+    assert "always the commonest answer" in text and "mean over draws of the labels (2 seeds from 0)" in text
     assert text.count("<svg ") == 2 and not re.search(r"(src|href)=.?(https?:|//)", text)
     assert (out / "labels" / "report" / "phone.png").stat().st_size > 10_000
     said = json.loads((out / "labels" / "statements.json").read_text())

@@ -9,7 +9,7 @@ from mockingjay.core.files import write_atomically
 from mockingjay.report import figures, labels_figures
 from mockingjay.report.page import Block, Cell, Code, Page, Section, Table
 from mockingjay.report.statements import count, statements_section
-from mockingjay.report.tables import Row, interval, number
+from mockingjay.report.tables import Row, interval, number, seeds
 
 _KEYS: tuple[str, ...] = (
     "representation",
@@ -101,28 +101,29 @@ def _column(
 
 
 def _table(rows: Sequence[Row], published: Mapping[str, Mapping[str, float]]) -> Table:
-    """One line a row of the table, one column a share; the decks' figures below."""
+    """One line a row of the table, one column a share; guessing and the decks' figures below."""
     shares = list(dict.fromkeys(row["share"] for row in rows))
     cells = {(row["representation"], row["share"]): row for row in rows}
+    firsts = [next(row for row in rows if row["share"] == share) for share in shares]
     heads = [Cell("representation")]
-    for share in shares:
-        one = next(row for row in rows if row["share"] == share)
+    for share, one in zip(shares, firsts):
         amount = f"{one['seconds']:.0f} s" if one["seconds"] < 600 else f"{one['seconds'] / 3600:.2f} h"
         heads.append(Cell(f"{100 * share:g} %", f"{amount} · {one['heard']:g} of {one['classes']} classes"))
     lines = tuple(
         (Cell(name), *(_cell(cells.get((name, share))) for share in shares))
         for name in dict.fromkeys(row["representation"] for row in rows)
     )
+    commonest = tuple(Cell(number(row["majority"], row["metric"])) for row in firsts)
     foot = tuple(
         (Cell(f"decks: {name}"), *(_theirs(figures.get(f"{100 * share:g} %")) for share in shares))
         for name, figures in published.items()
     )
     one = rows[0]
     caption = (
-        f"Accuracy on {one['n']} test utterances of {one['data']}, mean of {len(one['values'])} draws, with 95 % "
-        "intervals over test utterances and the lowest and highest draw."
+        f"Accuracy on {one['n']} test utterances of {one['data']}, mean over draws of the labels ({seeds(one)}), "
+        "with 95 % intervals over test utterances and the lowest and highest draw."
     )
-    return Table(caption, tuple(heads), lines, foot)
+    return Table(caption, tuple(heads), lines, ((Cell("always the commonest answer"), *commonest), *foot))
 
 
 def _cell(row: Row | None) -> Cell:

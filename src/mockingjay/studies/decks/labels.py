@@ -226,6 +226,7 @@ def _averaged(name: str, column: str, share: float, seeds: Sequence[tuple[Row, S
         "value": scores.value,
         "ci95": list(scores.interval(seed=rows[0]["seed"])),
         "values": [each.value for _, each in seeds],
+        "majority": fmean(row["majority"] for row in rows),
         "share": share,
         "seconds": fmean(row["seconds"] for row in rows),
         "heard": fmean(row["heard"] for row in rows),
