@@ -24,6 +24,7 @@ from mockingjay.encoders.attention import Attention, limit, prune, watch
 from mockingjay.encoders.contexts.shared import SharedTransformer
 from mockingjay.encoders.contexts.transformer import Transformer
 from mockingjay.open import open_representation
+from mockingjay.report import attention_report
 from mockingjay.settings import settings
 from mockingjay.studies.attention import heads, layers, material, passes, plan, pruning, relations, segments, summaries
 from mockingjay.studies.attention import study as library
@@ -233,6 +234,15 @@ def test_areas_are_paired_and_signed():
     assert pruning.area(held[0], held[1:], [0.0, 0.5, 1.0], pruning.HELD_OUT)["verdict"] == "does not"
     low, high = bounded(np.array([[1.0, 2.0], [3.0, 2.0]]), lambda sums: sums / 2)
     assert low[0] < 2 < high[0] and low[1] == high[1] == 2
+
+
+def test_only_orders_that_are_better_than_random_are_marked():
+    cells = {}
+    for verdict, value in {"holds": 0.2, "undecided": 0.05, "does not": -0.2}.items():
+        area = {"value": value, "ci95": [value - 0.1, value + 0.1], "verdict": verdict}
+        cells[verdict] = attention_report._area(area, "phone")
+    assert [verdict for verdict, cell in cells.items() if cell.best] == ["holds"]
+    assert (cells["does not"].text, cells["does not"].note) == ("-20.0", "[-30.0, -10.0]")
 
 
 def test_the_plan_follows_the_time():

@@ -213,7 +213,7 @@ def _removed(findings: Findings) -> Section:
     )
     caption = (
         "Area between a curve and the mean of random orders, over the share of heads removed: above 0 less is lost "
-        "than at random. Bold where the 95 % interval leaves out zero."
+        "than at random. Bold where the 95 % interval lies above zero."
     )
     table = Table(caption, (Cell("order"), *(Cell(_called(measure)) for measure in measures)), lines)
     text = (
@@ -291,7 +291,7 @@ def _area(area: Mapping[str, Any] | None, measure: str) -> Cell:
     scale, low, high = (1 if measure.endswith("loss") else 100), *area["ci95"]
     digits = 3 if scale == 1 else 1
     reach = f"[{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
-    return Cell(f"{scale * area['value']:+.{digits}f}", reach, area["verdict"] != "undecided")
+    return Cell(f"{scale * area['value']:+.{digits}f}", reach, area["verdict"] == "holds")
 
 
 def _called(name: str) -> str:

@@ -94,9 +94,9 @@ def _results(rows: Sequence[Row], names: Sequence[str], failures: Mapping[str, s
     if not rows:
         return Section(title, "No probe has been measured yet.")
     text = (
-        "Every encoder is frozen and asked the same by the same probes: classes by accuracy, pitch and energy by R², "
-        "where 0 is what always answering the mean reaches. The second table is of the same networks before training; "
-        "objectives of one shape share them."
+        "Every encoder is frozen and asked the same by the same probes, on test utterances that none has heard: "
+        "classes by accuracy, pitch and energy by R², where 0 is what always answering the mean reaches. The second "
+        "table is of the same networks before training; objectives of one shape share them."
     )
     trained = _table(rows, [features_as_they_are(rows)[0], *names])
     failed = tuple((Cell(name), *(Cell("failed") for _ in trained.columns[1:])) for name in failures)

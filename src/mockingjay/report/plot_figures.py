@@ -112,7 +112,10 @@ def sounds(waves: Sequence[tuple[str, Float[Tensor, " samples"]]], rate: int) ->
             axes.set_title(name)
             axes.margins(x=0)
         axes.set_xlabel("time (s)")
-    caption = "What was said and what the frames sound like, phases found by Griffin and Lim’s rounds."
+    caption = (
+        "What the true and the rebuilt frames sound like, phases found by Griffin and Lim’s rounds; a method that "
+        "makes sound itself is heard as it is."
+    )
     return Drawing(canvas, f"Waves of {', '.join(name for name, _ in waves)}.", caption)
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mockingjay.core.types import Grid, Utterance
+from mockingjay.core.types import SAMPLE_RATE, Grid, Utterance
 from mockingjay.downstream.tasks import Task
 
 
@@ -24,7 +24,7 @@ def shares(task: Task, utterance: Utterance, grid: Grid, steps: int) -> Float[Te
         grid: Where the steps lie.
         steps: How many there are.
     """
-    end = (int(grid.times(steps)[-1] * 16_000) + grid.hop / 2) / 16_000  # seconds; later points have no step
+    end = (int(grid.times(steps)[-1] * SAMPLE_RATE) + grid.hop / 2) / SAMPLE_RATE  # seconds; later points have no step
     targets = task.targets(replace(utterance, seconds=min(utterance.seconds, end)), grid, steps)
     table = torch.zeros(steps, len(task.outputs), dtype=torch.float64)
     table.scatter_add_(1, targets.answers, targets.counts.double())
