@@ -94,6 +94,8 @@ def test_the_summary_says_what_intervals_allow(sequences):
     worse, unsure = (page_of([row("accuracy", 0.5, ci95, 0.6)], None).summary for ci95 in ([0.4, 0.55], [0.4, 0.7]))
     assert "always giving the commonest answer reaches 60.0 %, and the interval lies on the worse side" in worse
     assert "reaches 60.0 %, which the interval holds too: that anything has been learnt is not shown" in unsure
+    named = page_of([row("accuracy", 0.5, [0.4, 0.55], 0.6, task="label:ageInYears")], None).summary
+    assert named.startswith("AgeInYears accuracy")  # as its column is written
 
 
 def test_what_was_read_is_told(sequences):

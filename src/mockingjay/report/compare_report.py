@@ -73,7 +73,8 @@ def _best(column: Column, rows: Sequence[Row], names: Sequence[str]) -> str:
     """Say which objective answers a question best, and how many are surely better than log-mel."""
     asked = {row["representation"]: row for row in rows if (row["task"], row["data"]) == (column.task, column.data)}
     trained = [asked[name] for name in names if name in asked]
-    called = f"{_called(column.task).capitalize()} ({column.data})"
+    name = _called(column.task)
+    called = f"{name[:1].upper()}{name[1:]} ({column.data})"
     if not trained:
         return f"{called}: no trained encoder has been asked."
     best = max(trained, key=lambda row: row["value"])

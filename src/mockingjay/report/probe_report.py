@@ -87,7 +87,8 @@ def _sentence(row: Row) -> str:
     name = trivial.get(measure, "always giving the commonest answer")
     value = " ".join(filter(None, (number(row["value"], measure), interval(row["ci95"], measure))))
     searched = f" ({row['decoder']})" if row.get("decoder") else ""
-    begin = f"{_called(row['task']).capitalize()} {measure}{searched}: {value} on {row['n']} test utterances"
+    task = _called(row["task"])
+    begin = f"{task[:1].upper()}{task[1:]} {measure}{searched}: {value} on {row['n']} test utterances"
     rival = f"{name} reaches {number(bound, measure)}"
     if row["ci95"][0] <= bound <= row["ci95"][1]:
         return f"{begin}; {rival}, which the interval holds too: that anything has been learnt is not shown."

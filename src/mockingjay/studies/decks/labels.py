@@ -181,12 +181,13 @@ def _swept(
         write_atomically(out / "splits" / f"{question.slug}-seed-{seed}.json", json.dumps(ids, indent=1).encode())
         for share, some in chosen.items():
             card = folder / f"{len(some)}-of-{len(question.parts.train)}-seed-{seed}.json"
-            if not card.is_file():
+            cell = json.loads(card.read_text("utf-8")) if card.is_file() else None
+            if cell is None or rate not in (None, cell["row"]["learning_rate"]):  # shares may have been added
                 fitting, kept = fitting or ready(rate), set(ids[percent(share)])
                 result = fitting.fit([each for each in fitting.sets["train"] if each.id in kept], seed)
                 cell = {"row": result.row, "scores": asdict(result.scores)}
                 write_atomically(card, json.dumps(cell, default=list).encode())
-            cell = json.loads(card.read_text("utf-8"))
+                cell = json.loads(card.read_text("utf-8"))
             if contestant.tune == "all" and rate is None:  # chosen with the largest share, kept for the others
                 rate, fitting = cell["row"]["learning_rate"], None
             classes = len({name for each in some for name in question.task.names(each)})
