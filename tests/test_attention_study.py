@@ -352,6 +352,10 @@ def test_everything_is_measured(whole, trained):
     noise = [row["layer"] for row in rows if row["metric"] == "LNSR" and row["norm"] == "frobenius"]
     assert noise == ["input", *range(depth + 1)]
     assert "R-value" in said and "report: " in said
+    text = (out / "report" / "index.html").read_text()
+    n = {row["task"]: row["n"] for row in rows if row["task"] in ("phone", "label:speaker", "attention head")}
+    assert f"Test utterances: phone {n['phone']}, speaker {n['label:speaker']}" in text
+    assert f"interval over {n['attention head']} utterances" in text
     assert {path.suffix for path in (out / "report").iterdir()} == {".html", ".png"}
 
 

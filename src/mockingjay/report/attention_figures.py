@@ -80,8 +80,8 @@ def kinds(seen: Mapping[str, Any]) -> Drawing:
         canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     counts = ", ".join(f"{int((categories == kind).sum())} {name}" for kind, name in enumerate(KINDS))
     caption = (
-        "Each head with its 95 % interval over utterances, in nats, diagonality as a share of the length. A head’s "
-        "category is the list in which it stands highest among all heads."
+        f"Each head with its 95 % interval over {len(seen['ids'])} utterances, in nats, diagonality as a share of the "
+        "length. A head’s category is the list in which it stands highest among all heads."
     )
     return Drawing(canvas, f"Measures of {len(categories)} heads by layer: {counts}.", caption)
 
@@ -112,7 +112,8 @@ def relations(related: Mapping[str, Any], titles: Sequence[str]) -> Drawing:
         bar.set_label("less (−) or more (+) than uniform attention", fontsize=8)
     caption = (
         "From which phone (down) a head looks at which (across), against uniform attention: 0 as much, 1 twice "
-        "as much, −1 not at all; white where the pair does not occur or is neither sought nor shunned."
+        "as much, −1 not at all; white where the pair does not occur or is neither sought nor shunned. On "
+        f"{related['utterances']} utterances."
     )
     return Drawing(canvas, f"Phone relation maps of {', '.join(titles)}.", caption)
 
@@ -136,7 +137,7 @@ def removed(pruning: Mapping[str, Any]) -> Drawing:
         canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     caption = (
         "Heads are removed cumulatively, the highest of a measure, the highest maximal weight or the weakest output "
-        "first; dashed is the mean of random orders with their range."
+        f"first; dashed is the mean of random orders with their range. {_scored(pruning['n'])}"
     )
     return Drawing(canvas, f"Curves of {', '.join(names)} while up to {counts[-1]} heads are removed.", caption)
 
@@ -164,7 +165,8 @@ def spans(limited: Mapping[str, Any]) -> Drawing:
         canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     caption = (
         "Keys farther away are taken from all heads: before the softmax, so that what is left sums to one, or after "
-        "it, as the paper writes it, so that weight is lost. Bars are 95 % intervals over utterances."
+        "it, as the paper writes it, so that weight is lost. Bars are 95 % intervals over utterances. "
+        f"{_scored(limited['n'])}"
     )
     return Drawing(canvas, f"Curves of {', '.join(names)} with attention limited to spans of steps.", caption)
 
@@ -219,9 +221,18 @@ def by_layer(parts: Mapping[str, Any]) -> Drawing:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     caption = (
         "A probe on each layer alone, with 95 % intervals; at the right LNSR, the ratio of what "
-        f"white noise at {noise['decibels']:g} dB changes to what was there, mean over utterances in three norms."
+        f"white noise at {noise['decibels']:g} dB changes to what was there, mean over {noise['utterances']} "
+        "utterances in three norms."
     )
+    counts = {name: found["n"] for name, found in known.items()}
+    caption += f" {_scored(counts)}" if known else ""
     return Drawing(canvas, f"Curves over layers: {', '.join([*known, 'noise to signal'])}.", caption)
+
+
+def _scored(counts: Mapping[str, int]) -> str:
+    """Say on how many utterances each measure was scored."""
+    told = ", ".join(f"{name.removeprefix('label:')} {count}" for name, count in counts.items())
+    return f"Test utterances: {told}."
 
 
 def _scale(name: str) -> int:

@@ -185,11 +185,10 @@ def _segments(findings: Findings) -> Section:
         for source in part["sources"]
     )
     heads = ("source", "R-value", "F1", "precision", "recall", "R-value over cepstra", "over even boundaries")
-    any_part = next(iter(found.values()))
-    caption = (
-        f"{any_part['boundaries']:,} boundaries in {any_part['utterances']} utterances, hits within 20 ms, with 95 % "
-        "intervals; differences are paired by utterance."
+    amounts = dict.fromkeys(
+        f"{each['boundaries']:,} boundaries in {each['utterances']} utterances" for each in found.values()
     )
+    caption = f"{', or '.join(amounts)}, hits within 20 ms, with 95 % intervals; differences are paired by utterance."
     text = (
         "Boundaries lie where neighbouring steps stop being alike. Which head and which layer, the scale and the "
         "threshold were chosen on other utterances than these; even boundaries come at the best rate there."
