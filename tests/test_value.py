@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -117,6 +119,14 @@ def test_a_kept_probe_says_values(tones, tmp_path):
     assert again.task.config == result.probe.task.config and again.task.config.scale != 1
     (said,) = predict(tmp_path, [tones[20].path], lambda name: Told())
     assert said.segments[0][2].endswith(" Hz") and said.label is None
+
+
+def test_a_file_that_cannot_be_read_is_named_and_left_out(tones):
+    lost = replace(tones[3], path="/none/03.wav")
+    result = fitted([*tones[:3], lost, *tones[4:]], "energy")
+    assert result.dropped == {"cannot be read": ("03",)} and result.row["utterances"]["train"] == 13
+    with pytest.raises(DataError, match=r"/none/03\.wav: no such file"):
+        open_task("energy").learn([lost])
 
 
 def test_silence_teaches_nothing(tmp_path):

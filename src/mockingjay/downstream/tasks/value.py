@@ -49,7 +49,15 @@ class Value(Task):
         return (self.name,)
 
     def learn(self, utterances: Sequence[Utterance]) -> Task:
-        values = np.concatenate([np.zeros(0), *(self._values(each) for each in utterances)])
+        heard, lost = [np.zeros(0)], []
+        for each in utterances:
+            try:
+                heard.append(self._values(each))
+            except audio.AudioError as error:  # what represents the file names it and counts it
+                lost.append(error)
+        if lost and len(lost) == len(utterances):
+            raise lost[0]
+        values = np.concatenate(heard)
         values = values[np.isfinite(values)]
         if len(values) < 2 or values.std() == 0:
             raise DataError(
