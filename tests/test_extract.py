@@ -82,6 +82,14 @@ def test_formats_hold_the_same(spoken, tmp_path):
         assert read_index(tmp_path / "parquet")[each.id]["shape"] == list(expected.shape)
 
 
+@pytest.mark.parametrize("layers", ["last", "all"])
+def test_means_have_one_time(layers, spoken, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    extract(Toy(), spoken[:1], tmp_path, layers=layers, pool="mean", format="parquet")
+    table = parquet.read_table(tmp_path / file_of(spoken[0].id, "parquet"))
+    assert set(table["seconds"].to_pylist()) == {0.005} and table.num_rows == (3 if layers == "all" else 1)
+
+
 @pytest.mark.parametrize("format", ["npy", "safetensors", "parquet"])
 def test_the_same_command_again_does_only_what_is_missing(format, spoken, tmp_path):
     extract(Toy(), spoken[:5], tmp_path, format=format)

@@ -120,7 +120,7 @@ def _write(
     for indices, hidden in represent(representation, at_once, quarantine):
         for index, array in zip(indices, _arrays(hidden, layers, pool)):
             id = at_once[index].id
-            write_atomically(out / file_of(id, format), _encode(array, format, representation))
+            write_atomically(out / file_of(id, format), _encode(array, format, representation, pool))
             yield id, array.shape
     for utterance in filter(is_long, utterances):
         path = out / file_of(utterance.id, format)
@@ -142,7 +142,7 @@ def _write_long(
             total += stack.sum(1, dtype=torch.float64)
         mean = (total / steps).float().numpy()
         mean = mean[0] if len(layers) == 1 else mean
-        write_atomically(path, _encode(mean, format, representation))
+        write_atomically(path, _encode(mean, format, representation, pool))
         return mean.shape
     shape = (*([len(layers)] if len(layers) > 1 else []), steps, representation.dim)
     with writing_rows(path, format, shape, representation.grid) as append:
@@ -210,7 +210,7 @@ def _agree(out: Path, settings: Mapping[str, Any]) -> None:
     return None
 
 
-def _encode(array: Float[np.ndarray, "..."], format: Format, representation: Representation) -> bytes:
+def _encode(array: Float[np.ndarray, "..."], format: Format, representation: Representation, pool: Pool) -> bytes:
     array = np.ascontiguousarray(array)
     if format == "safetensors":
         return safetensors.numpy.save({"hidden": array})
@@ -218,7 +218,8 @@ def _encode(array: Float[np.ndarray, "..."], format: Format, representation: Rep
     if format == "npy":
         np.save(buffer, array, allow_pickle=False)
         return buffer.getvalue()
-    write_table(buffer, iter([array.reshape(-1, array.shape[-1])]), array.shape, representation.grid)
+    steps = 1 if pool == "mean" else array.shape[-2]
+    write_table(buffer, iter([array.reshape(-1, array.shape[-1])]), array.shape, steps, representation.grid)
     return buffer.getvalue()
 
 

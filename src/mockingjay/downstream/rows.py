@@ -53,16 +53,27 @@ def writing_rows(path: Path, format: Format, shape: Sequence[int], grid: Grid) -
         with tempfile.TemporaryFile(dir=path.parent) as spool:
             yield _appender(spool, shape)
             spool.seek(0)
-            write_table(file, _blocks(spool, shape), shape, grid)
+            write_table(file, _blocks(spool, shape), shape, shape[-2], grid)
 
 
 def write_table(
-    file: io.BufferedIOBase, blocks: Iterator[Float[np.ndarray, "rows dim"]], shape: Sequence[int], grid: Grid
+    file: io.BufferedIOBase,
+    blocks: Iterator[Float[np.ndarray, "rows dim"]],
+    shape: Sequence[int],
+    steps: int,
+    grid: Grid,
 ) -> None:
-    """Write a parquet table of one row per layer and step: number, seconds, hidden values."""
+    """Write a parquet table of one row per layer and step: number, seconds, hidden values.
+
+    Args:
+        file: Where to.
+        blocks: The rows, layer after layer.
+        shape: Of the whole array.
+        steps: Of each layer; 1 of means, which are given the first step's time.
+        grid: Where the steps lie.
+    """
     arrow, parquet = pyarrow()
-    dim, steps = shape[-1], shape[-2] if len(shape) > 1 else 1
-    seconds = grid.times(steps).numpy()
+    dim, seconds = shape[-1], grid.times(steps).numpy()
     columns = [("row", arrow.int64()), ("seconds", arrow.float64()), ("hidden", arrow.list_(arrow.float32(), dim))]
     schema = arrow.schema(columns, metadata={"shape": json.dumps(list(shape))})
     done = 0
