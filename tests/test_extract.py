@@ -144,6 +144,15 @@ def test_other_settings_are_refused_in_the_same_folder(spoken, tmp_path):
         extract(Toy(), spoken[:1], tmp_path, name="runs/b")
 
 
+def test_other_weights_of_the_same_name_are_refused_in_the_same_folder(spoken, tmp_path):
+    extract(Toy(), spoken[:1], tmp_path, name="runs/a")
+    trained = Toy()
+    with torch.no_grad():
+        trained.map.weight.mul_(2)
+    with pytest.raises(ConfigError, match=r"holds features of other settings \(extract\.json\)"):
+        extract(trained, spoken[:2], tmp_path, name="runs/a")
+
+
 def test_doubled_ids_are_refused(spoken, tmp_path):
     with pytest.raises(DataError, match=r"corpus: 1 ids occur twice \(first 'u000'\)"):
         extract(Toy(), [spoken[0], spoken[0]], tmp_path)

@@ -32,6 +32,7 @@ from mockingjay.downstream.features import device_of, represent
 from mockingjay.downstream.heads import masked_mean
 from mockingjay.downstream.recordings import is_long, represent_long
 from mockingjay.downstream.rows import Format, pyarrow, write_table, writing_rows
+from mockingjay.train.checkpoint import fingerprint_of
 
 Pool = Literal["none", "mean"]
 
@@ -66,7 +67,7 @@ def extract(
         pool: `mean` averages over an utterance's own steps.
         format: `npy`; `safetensors` with one tensor `hidden`; `parquet` with one row per layer and step.
         shard: `k/n` takes every n-th utterance by id, from the k-th of n.
-        name: Of the representation; another one is refused in the same folder.
+        name: Of the representation; another one is refused in the same folder, and so are other weights of that name.
 
     Raises:
         ConfigError: A setting is wrong, or the folder holds features of other settings.
@@ -76,8 +77,9 @@ def extract(
     chosen = layers_of(layers, representation.depth)
     part = _shard(utterances, shard)
     check_reads((each.path for each in part), representation.reads)
+    weights = fingerprint_of(dict(representation.named_parameters()))[:16]  # a run may be trained anew under its name
     settings = {"representation": name, "layers": chosen, "pool": pool, "format": format, "dim": representation.dim}
-    _agree(out, settings)
+    _agree(out, {**settings, "weights": weights})
     short = tuple(each.id for each in part if round(each.seconds * SAMPLE_RATE) < representation.receptive)
     gone = set(short)
     whole = [each for each in part if each.id not in gone]
