@@ -74,7 +74,10 @@ FOLDINGS: Mapping[Folding, Mapping[str, str]] = {
 
 def folding_of(phones: Set[str]) -> dict[str, str]:
     """Fold TIMIT's 61 phones to 39 and stressed vowels to plain ones; other inventories stay as they are."""
-    for table in (TIMIT_61_TO_39, ARPABET_72_TO_41):
-        if phones <= table.keys():
-            return {phone: table[phone] for phone in sorted(phones)}
-    return {}
+    table = table_of(phones)
+    return {phone: table[phone] for phone in sorted(phones)} if table else {}
+
+
+def table_of(phones: Set[str]) -> Mapping[str, str]:
+    """Find the whole table that folds an inventory, with the phones that it happens to lack; none: an empty one."""
+    return next((table for table in (TIMIT_61_TO_39, ARPABET_72_TO_41) if phones <= table.keys()), {})
