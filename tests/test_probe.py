@@ -484,6 +484,24 @@ def test_a_set_of_which_nothing_can_be_read_is_refused(spoken):
         fit_probe(Toy(), open_task("phone"), given[:24], given[24:32], given[32:], quick("frozen"))
 
 
+@pytest.mark.parametrize("way", ["frozen", "streamed", "tuned"])
+@pytest.mark.parametrize(("begin", "end"), [(0, 24), (32, 40)], ids=["train", "test"])
+def test_labels_timed_beyond_the_audio_are_refused(spoken, way, begin, end):
+    given = list(spoken)
+    for place in range(begin, end):
+        times = tuple((start + 60, until + 60, name) for start, until, name in spoken[place].alignment)
+        given[place] = replace(spoken[place], alignment=times)
+    said = rf"corpus: no label lies within what can be read of {end - begin} utterances, expected one at least; write"
+    with pytest.raises(DataError, match=said):
+        fit_probe(Toy(), open_task("phone"), given[:24], given[24:32], given[32:], quick(way))
+
+
+def test_no_pass_without_end_over_a_few_that_cannot_be_read(spoken):
+    states = hold(phone_probe(), broken(spoken, 3)[:8], Demand(room=1e9), Quarantine(budget=1.0))
+    with pytest.raises(DataError, match=r"corpus: no label lies within what can be read of 1 utterances"):
+        states.only([3])
+
+
 @pytest.mark.parametrize(("utterances", "test"), [(10, 0.4), (160, 0.4), (400, 0.2), (800, 0.1), (100_000, 0.1)])
 def test_small_corpora_are_tested_on_more(utterances, test):
     parts = shares(utterances)

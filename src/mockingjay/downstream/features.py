@@ -163,11 +163,21 @@ def cache(
         quarantine: Takes in the files that cannot be used, which give no rows; without it the first of them is raised.
 
     Raises:
-        DataError: A file is missing or bad, or all are.
+        DataError: A file is missing or bad, or all are, or no label lies within the audio.
     """
-    found = gather(probe, utterances, range(len(utterances)), seed, quarantine)
+    return filled(gather(probe, utterances, range(len(utterances)), seed, quarantine), utterances)
+
+
+def filled(found: Cache | None, utterances: Sequence[Utterance]) -> Cache:
+    """Refuse a set in which there is nothing to guess: it would be gone through without end.
+
+    Raises:
+        DataError: None of its files can be read, or no label lies within the audio of any.
+    """
     if found is None:
         raise unreadable(utterances)
+    if not len(found.owners):
+        raise unlabelled(len(utterances))
     return found
 
 
@@ -176,6 +186,14 @@ def unreadable(utterances: Sequence[Utterance]) -> DataError:
     return DataError(
         f"corpus: none of {len(utterances)} utterances can be read, expected audio; look at the first: "
         f"{utterances[0].path}"
+    )
+
+
+def unlabelled(count: int) -> DataError:
+    """Say that of a set of so many utterances nothing has a label where there is audio."""
+    return DataError(
+        f"corpus: no label lies within what can be read of {count} utterances, expected one at least; write alignments "
+        "in seconds from the utterance's start, or give other utterances"
     )
 
 

@@ -24,7 +24,7 @@ from mockingjay.core.representation import Representation
 from mockingjay.core.types import Utterance
 from mockingjay.data.batches import BatchPlan, Loader
 from mockingjay.data.quarantine import Quarantine, Refusal
-from mockingjay.downstream.features import cache, device_of, represent
+from mockingjay.downstream.features import cache, device_of, represent, unlabelled
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import Task
 from mockingjay.downstream.training import Counts, Trained, Training
@@ -113,6 +113,8 @@ class LiveTraining(Training):
             targets = probe.targets([utterances[index] for index in indices], hidden.lengths, logits)
             earned[indices] = task.earned(logits, targets, lengths).sum(-1).cpu().numpy()
             total[indices] = task.total(targets).sum(-1).cpu().numpy()
+        if not total.any():
+            raise unlabelled(len(utterances))
         return Counts(earned, total)
 
     def steps(self) -> Int[np.ndarray, " utterances"]:

@@ -19,7 +19,17 @@ import torch
 from mockingjay.core.draw import address
 from mockingjay.core.types import Utterance
 from mockingjay.data.quarantine import Quarantine
-from mockingjay.downstream.features import Cache, Piece, bytes_needed, gather, generator_at, rows_needed, unreadable
+from mockingjay.downstream.features import (
+    Cache,
+    Piece,
+    bytes_needed,
+    filled,
+    gather,
+    generator_at,
+    rows_needed,
+    unlabelled,
+    unreadable,
+)
 from mockingjay.downstream.probe import Probe
 
 SPARE = 1.1  # frames of a pass over those that a training reads; some have no label, and parts end unevenly
@@ -33,7 +43,7 @@ class States(ABC):
         """Go through the set; owners are indices into all of it.
 
         Raises:
-            DataError: A file is missing or bad, or all are.
+            DataError: A file is missing or bad, or all are, or no label lies within the audio.
         """
 
     @abstractmethod
@@ -50,7 +60,11 @@ class States(ABC):
 
     @abstractmethod
     def only(self, utterances: Sequence[int]) -> "States":
-        """Keep what is about some of the utterances, by their indices."""
+        """Keep what is about some of the utterances, by their indices.
+
+        Raises:
+            DataError: As `once`, of these.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +82,10 @@ class Whole(States):
             yield from self.cache.pieces(size, generator)
 
     def only(self, utterances: Sequence[int]) -> "States":
-        return Whole(self.cache.only(utterances))
+        kept = self.cache.only(utterances)
+        if not len(kept.owners):
+            raise unlabelled(len(utterances))
+        return Whole(kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +135,16 @@ class Parts(States):
         rows = np.array(rows_needed(self.probe, [self.utterances[self.chosen[place]] for place in order]))
         middles = rows.cumsum() - rows / 2
         parts = (middles * self.count / rows.sum()).astype(int).clip(max=self.count - 1)
-        anything = False
+        anything = read = False
         for number in range(self.count):
             some = [self.chosen[place] for place in order[parts == number]]
             part = gather(self.probe, self.utterances, some, seed, self.quarantine, self.share)
+            read = read or part is not None
             if part is not None and len(part.owners):
                 anything = True
                 yield part
         if not anything:
-            raise unreadable(self.utterances)
+            raise unlabelled(len(self.chosen)) if read else unreadable(self.utterances)
 
 
 def hold(
@@ -146,7 +164,7 @@ def hold(
         chosen: Indices of the utterances that it shall be about; none: all.
 
     Raises:
-        DataError: A file is missing or bad, or all are.
+        DataError: A file is missing or bad, or all are, or no label lies within the audio.
     """
     chosen = tuple(range(len(utterances))) if chosen is None else chosen
     some = [utterances[place] for place in chosen]
@@ -159,10 +177,7 @@ def hold(
         count = max(1, min(parts, int(share * guesses) // (2 * demand.piece), len(chosen)))
         if count > 1 or share < 1:  # what two updates read has to be in memory, whatever room there is
             return Parts(probe, utterances, chosen, demand, quarantine, count, share)
-    cache = gather(probe, utterances, chosen, demand.seed, quarantine)
-    if cache is None:
-        raise unreadable(utterances)
-    return Whole(cache)
+    return Whole(filled(gather(probe, utterances, chosen, demand.seed, quarantine), some))
 
 
 def heard(probe: Probe, utterances: Sequence[Utterance], guesses: int) -> float:
