@@ -254,6 +254,7 @@ def test_a_probe_on_disk_answers_equally(spoken, tmp_path):
     [
         (["language=x", "order=2", "beam=2"], "decoder: language 'x' beside order 2, expected one of the two"),
         (["language=x"], "decoder: language 'x' without a beam, expected beam 1 or more"),
+        (["order=3"], "decoder: order 3 without a beam, expected beam 1 or more"),
         (["lexicon=y", "beam=2"], "decoder: lexicon 'y' without a language, expected both"),
         (["threshold=0"], "decoder.threshold: input should be greater than 0"),
     ],

@@ -49,6 +49,8 @@ class Decoder(Table):
     def _one_language(self) -> "Decoder":
         if self.language and self.order:
             raise ValueError(f"language {self.language!r} beside order {self.order}, expected one of the two")
+        if self.order and not self.beam:
+            raise ValueError(f"order {self.order} without a beam, expected beam 1 or more")
         if self.language and not self.beam:
             raise ValueError(f"language {self.language!r} without a beam, expected beam 1 or more")
         if self.lexicon and not self.language:
