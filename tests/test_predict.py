@@ -110,6 +110,22 @@ def test_another_representation_is_refused(phones):
         load_probe(phones[0], lambda name: Toy(dim=4))
 
 
+def test_a_representation_that_was_trained_anew_is_refused(phones, tmp_path):
+    def anew(name):
+        trained = Toy()
+        with torch.no_grad():
+            trained.map.weight.mul_(2)
+        return trained
+
+    with pytest.raises(CheckpointError, match=r"probe\.json: toy has other weights than when the probe was trained"):
+        load_probe(phones[0], anew)
+    folder = copied(phones[0], tmp_path)
+    card = json.loads((folder / "probe.json").read_text())
+    del card["parameters"]  # as stored before
+    (folder / "probe.json").write_text(json.dumps(card))
+    assert load_probe(folder, anew).task.outputs
+
+
 def test_no_probe_there(phones, tmp_path):
     with pytest.raises(CheckpointError, match=r"expected a probe's folder with probe\.json and probe\.safetensors"):
         load_probe(tmp_path / "none", lambda name: Toy())

@@ -28,11 +28,10 @@ from mockingjay.core.representation import Representation
 from mockingjay.core.types import SAMPLE_RATE, Hidden, Utterance
 from mockingjay.data.quarantine import Quarantine, Refusal
 from mockingjay.data.scan import check_reads
-from mockingjay.downstream.features import device_of, represent
+from mockingjay.downstream.features import device_of, fingerprint, represent
 from mockingjay.downstream.heads import masked_mean
 from mockingjay.downstream.recordings import is_long, represent_long
 from mockingjay.downstream.rows import Format, pyarrow, write_table, writing_rows
-from mockingjay.train.checkpoint import fingerprint_of
 
 Pool = Literal["none", "mean"]
 
@@ -77,9 +76,8 @@ def extract(
     chosen = layers_of(layers, representation.depth)
     part = _shard(utterances, shard)
     check_reads((each.path for each in part), representation.reads)
-    weights = fingerprint_of(dict(representation.named_parameters()))[:16]  # a run may be trained anew under its name
     settings = {"representation": name, "layers": chosen, "pool": pool, "format": format, "dim": representation.dim}
-    _agree(out, {**settings, "weights": weights})
+    _agree(out, {**settings, "weights": fingerprint(representation)})
     short = tuple(each.id for each in part if round(each.seconds * SAMPLE_RATE) < representation.receptive)
     gone = set(short)
     whole = [each for each in part if each.id not in gone]

@@ -22,6 +22,7 @@ from mockingjay.data.quarantine import Quarantine, Refusal
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.recordings import is_long, joined, represent_long
 from mockingjay.downstream.tasks import Targets
+from mockingjay.train.checkpoint import fingerprint_of
 
 SECONDS = {"cpu": 10.0, "cuda": 300.0}  # of audio in one forward pass; ours
 TIGHT = 0.95  # the shortest of a batch over the longest
@@ -107,6 +108,14 @@ def device_of(representation: Representation) -> torch.device:
     """Find where a representation lives; one without parameters and buffers lives on the CPU."""
     tensor = next(chain(representation.parameters(), representation.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
+
+
+def fingerprint(representation: Representation) -> str:
+    """Name a representation by its parameters, for a run may be trained anew under the same name.
+
+    Buffers are left out: what an untrained frontend measures of a corpus may differ from one processor to another.
+    """
+    return fingerprint_of(dict(representation.named_parameters()))[:16]
 
 
 def load(utterance: Utterance) -> Float[Tensor, " samples"]:

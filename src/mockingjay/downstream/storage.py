@@ -2,7 +2,7 @@
 
 The card is written last and holds the weights' SHA-256, so a folder without a card is not a probe, and a card with
 other weights is refused. A frozen representation is not stored but opened again by its name; a fine-tuned one is stored
-with the head.
+with the head. Of a frozen one the card holds a fingerprint, for another encoder may come to lie under the name.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from mockingjay.core.errors import CheckpointError
 from mockingjay.core.files import write_atomically
 from mockingjay.core.representation import Representation
 from mockingjay.core.untrusted import Hollow, check_finite, parse_tensors, read_record
+from mockingjay.downstream.features import fingerprint
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.tasks import build_task
 
@@ -43,6 +44,7 @@ def save_probe(probe: Probe, folder: Path, name: str, row: Mapping[str, Any] | N
         "representation": name,
         "dim": probe.representation.dim,
         "depth": probe.representation.depth,
+        "parameters": fingerprint(probe.representation) if probe.config.tune == "head" else None,
         "task": probe.task.config.model_dump(mode="json"),
         "outputs": probe.task.outputs,
         "probe": probe.config.model_dump(mode="json"),
@@ -72,6 +74,12 @@ def load_probe(folder: Path, open_representation: Callable[[str], Representation
             f"{representation.dim}, expected "
             f"{card['depth']} of {card['dim']} as when the probe was trained; open the same "
             "representation or probe again"
+        )
+    parameters = card.get("parameters")  # older cards have none; of a fine-tuned probe they lie beside it
+    if parameters and parameters != fingerprint(representation):
+        raise CheckpointError(
+            f"{folder}/probe.json: {card['representation']} has other weights than when the probe was trained, "
+            "expected the same; put them back or probe again"
         )
     where = f"{folder}/probe.json"
     task = build_task(card["task"], tuple(card["outputs"]), where)
