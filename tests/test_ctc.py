@@ -306,6 +306,14 @@ def test_units_that_training_lacks_are_refused_or_errors(spoken):
     corpus = [*spoken[:35], strange, *spoken[36:]]
     with pytest.raises(DataError, match=r"task phones: 1 classes occur in test but not in train: 'zh'"):
         fitted(corpus)
+    alone = replace(spoken[34], alignment=((0.0, 0.2, "zh"),))
+    corpus = [*spoken[:34], alone, strange, *spoken[36:]]
+    few = QUICK.model_copy(update={"learning_rates": (3e-2,), "updates": 4, "evaluations": 1})
+    parts = corpus[:24], corpus[24:32], corpus[32:]
+    result = fit_probe(Onsets(), open_task("phones"), *parts, Config(frozen=few, seeds=1, unseen="drop"))
+    assert result.row["unseen"] == {"zh": 2} and result.row["n"] == 8
+    assert result.row["points"] == sum(len(each.alignment) for each in corpus[32:])
+    assert dict(zip(result.scores.ids, result.scores.earned))[alone.id] >= 1
 
 
 def test_states_beyond_memory_are_computed_anew(spoken):

@@ -250,7 +250,7 @@ def _clean(
 
 
 def _seen(task: Task, sets: Sets, unseen: Literal["refuse", "drop"]) -> tuple[Sets, dict[str, int]]:
-    """Deal with classes that the task's table lacks; utterances of which nothing is left go."""
+    """Deal with classes that the task's table lacks; but for sequences, utterances of which nothing is left go."""
     lacking: Counter[str] = Counter()
     for part in ("dev", "test"):
         found = Counter(name for each in sets[part] for name in task.names(each) if name not in task.outputs)
@@ -262,17 +262,19 @@ def _seen(task: Task, sets: Sets, unseen: Literal["refuse", "drop"]) -> tuple[Se
                 "divide the corpus otherwise, or leave them out with --set unseen=drop"
             )
         lacking += found
-    kept: Sets = {
+    known: Sets = {
         part: tuple(each for each in chosen if set(task.names(each)) & set(task.outputs))
         for part, chosen in sets.items()
     }
-    for part, chosen in kept.items():
+    for part, chosen in known.items():
         if not chosen:
             raise DataError(
                 f"task {task.name}: no utterance of {part} has a class that training has seen, expected at least one; "
                 "divide the corpus otherwise"
             )
-    return kept, dict(sorted(lacking.items()))
+    if task.resolution == "sequence":  # whatever is said for units that training has not had, they are errors
+        known = {part: tuple(each for each in chosen if task.names(each)) for part, chosen in sets.items()}
+    return known, dict(sorted(lacking.items()))
 
 
 def _figures(task: Task, scores: Scores, counts: Sequence[Counts], seed: int) -> dict[str, Any]:
