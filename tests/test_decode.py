@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 from collections import defaultdict
 
@@ -71,6 +72,13 @@ def test_an_ngram_is_a_distribution_that_counts():
     single = NGram(count_ngrams([(1, 1, 2)], 1), 4)  # 1 twice, 2 once, one end: 4 counts of 3 kinds
     assert math.exp(single.log_probabilities(())[1]) == pytest.approx((2 + 3 / 4) / 7)
     assert math.exp(single.log_probabilities(())[3]) == pytest.approx((3 / 4) / 7)
+
+
+def test_ngrams_fit_on_a_card():
+    units = tuple(np.random.default_rng(0).integers(1000, 10_000, 40_000).tolist())  # as many as characters of Chinese
+    ngrams = {" ".join(map(str, gram)): count for gram, count in count_ngrams([units], 6).items()}
+    assert 20_000 < len(ngrams) < 30_000 and 900_000 < len(json.dumps({"task": {"ngrams": ngrams}}, indent=1)) < 1 << 20
+    assert len(count_ngrams([tuple(unit % 40 for unit in units)], 8)) == 30_000  # of phones all that are kept at all
 
 
 def test_a_language_settles_what_is_unclear():

@@ -7,6 +7,7 @@ over its own steps only, so batch-mates and padding change nothing.
 """
 
 import heapq
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from mockingjay.core.types import valid_steps
 
 BLANK = 0
 FAINT = -12.0  # log probability; units that are fainter at a step do not lengthen a prefix there (ours)
-KEPT = 30_000  # n-grams, the most frequent; a probe's card holds them
+KEPT, ROOM = 30_000, 950_000  # n-grams, the most frequent, and their bytes on a probe's card of 1 << 20 at most
 
 Units = tuple[int, ...]
 
@@ -98,13 +99,15 @@ class NGram:
 
 
 def count_ngrams(sequences: Sequence[Units], order: int) -> dict[Units, int]:
-    """Count the n-grams of sequences with their beginnings and ends; at most `KEPT`, the most frequent, are kept."""
+    """Count the n-grams of sequences with their beginnings and ends; the most frequent are kept (`KEPT`, `ROOM`)."""
     counts: defaultdict[Units, int] = defaultdict(int)
     for units in sequences:
         padded = (BLANK,) * (order - 1) + units + (BLANK,)
         for start in range(len(units) + 1):
             counts[padded[start : start + order]] += 1
-    return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:KEPT])
+    common = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:KEPT]
+    written = itertools.accumulate(len(" ".join(map(str, gram))) + len(str(count)) + 9 for gram, count in common)
+    return {gram: count for (gram, count), size in zip(common, written) if size <= ROOM}
 
 
 def greedy(logits: Float[Tensor, "batch time outputs"], lengths: Int[Tensor, " batch"]) -> list[Units]:
