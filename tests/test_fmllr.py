@@ -194,8 +194,10 @@ def test_a_model_serves_another_corpus(talking, adapted, tmp_path):
 def test_who_has_no_name_is_a_speaker_alone(talking, tmp_path):
     nameless = [replace(each, speaker=None) for each in open_corpus(talking).utterances[:3]]
     said = []
-    voices = fmllr(nameless, tmp_path, Config(**{**SIZES, "minimum": 0.5}), say=said.append)
+    brief = replace(nameless[0], id="brief", seconds=0.001)
+    voices = fmllr([*nameless, brief], tmp_path, Config(**{**SIZES, "minimum": 0.5}), say=said.append)
     assert "3 utterances name no speaker: each is a speaker of its own" in said
+    assert any(line.startswith("1 utterances are shorter than 0.") for line in said)
     assert [each.speaker for each in voices] == [each.id for each in nameless]
     assert all(each.likelihoods[1] > each.likelihoods[0] for each in voices)
     assert [each.speaker for each in open_corpus(tmp_path).utterances] == [None] * 3

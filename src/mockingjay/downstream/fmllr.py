@@ -170,6 +170,9 @@ def fmllr(
         raise DataError(f"corpus: {count} utterances are called {id!r}, expected an id for each; rename all but one")
     cepstra = _Cepstra(config.coefficients, Quarantine(out / "quarantine.jsonl", anew=True), len(utterances), say)
     usable = [each for each in utterances if round(each.seconds * SAMPLE_RATE) >= cepstra.receptive]
+    if brief := len(utterances) - len(usable):
+        least = cepstra.receptive / SAMPLE_RATE
+        say(f"{brief} utterances are shorter than {least:.3f} s, too short for a frame: left out")
     (out / "manifest.jsonl").unlink(missing_ok=True)  # the last thing to be written says that all of it is there
     known = None if model is None else Model.load(model, 2 * config.coefficients)
     learnt = [each for each in usable if role(each.split) != "test"] or usable
