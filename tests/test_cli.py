@@ -310,6 +310,22 @@ def test_names(talking, tmp_path):
         assert said.code == 2 and "Traceback" not in said.err and wrong in said.err
 
 
+@pytest.mark.parametrize("verb", ["probe --task label:lang", "finetune --task label:lang", "extract", "abx"])
+def test_devices(verb, trained, talking, tmp_path):
+    command = (*verb.split(), trained, "--data", talking, "--out", tmp_path / "out", "--device", "gpu")
+    refuses(5, "'gpu' is no device, expected auto, cpu or cuda", *command)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.gpu
+def test_heads_and_features_on_cuda(trained, talking, files, tmp_path):
+    given = ("--data", talking, "--device", "cuda", "--out")
+    for verb, more in {"probe": QUICK, "finetune": ("--set", "live.epochs=1", "--set", "seeds=1")}.items():
+        works(verb, trained, "--task", "label:lang", *more, "--set", "unseen=drop", *given, tmp_path / verb)
+        assert works("predict", tmp_path / verb, files[0])
+    assert "48 written" in works("extract", trained, *given, tmp_path / "features")
+
+
 def test_an_encoder_of_another_shape(trained, talking, tmp_path):
     command = ("pretrain", "mockingjay", "--preset", "tiny", "--data", talking, "--out", tmp_path / "run", "--steps", 2)
     refuses(2, "--init: the encoder there has another shape", *command, "--init", trained)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mockingjay.cli.options import Data, Json, Out, Quiet, Seed, Sets
+from mockingjay.cli.options import Data, Device, Json, Out, Quiet, Seed, Sets
 
 
 def abx(
@@ -16,6 +16,7 @@ def abx(
     items: Annotated[Path | None, typer.Option("--items", help="A ZeroSpeech item file; else the alignments.")] = None,
     changes: Sets = None,
     seed: Seed = 0,
+    device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -29,11 +30,12 @@ def abx(
     from mockingjay.open import open_representation
     from mockingjay.report.tables import write_results
     from mockingjay.studies.abx import abx as library_abx
+    from mockingjay.train.distributed import device_called
 
     config = overlay(Config(), assignments(changes or ()))
-    say = teller(quiet or json)
+    say, place = teller(quiet or json), device_called(device)
     corpus = read_corpus(data, say)
-    opened = open_representation(representation, seed, corpus.utterances)
+    opened = open_representation(representation, seed, corpus.utterances).to(place)
     listed = read_items(items, corpus.utterances) if items is not None else None
     quarantine = Quarantine(out / "quarantine.jsonl", anew=True)
     rows = []

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mockingjay.cli.options import Data, Out, Quiet, Seed
+from mockingjay.cli.options import Data, Device, Out, Quiet, Seed
 
 Pool = Literal["none", "mean"]
 Format = Literal["npy", "safetensors", "parquet"]
@@ -19,16 +19,18 @@ def extract(
     format: Annotated[Format, typer.Option("--format", help="npy, safetensors or parquet.")] = "npy",
     shard: Annotated[str, typer.Option("--shard", help="k/n: the k-th of n parts.")] = "1/1",
     seed: Seed = 0,
+    device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Write features of every utterance; the same command again continues."""
     from mockingjay.cli.output import read_corpus, teller
     from mockingjay.downstream.extract import extract as library_extract
     from mockingjay.open import kept_name, open_representation
+    from mockingjay.train.distributed import device_called
 
-    say = teller(quiet)
+    say, place = teller(quiet), device_called(device)
     utterances = read_corpus(data, say).utterances
-    opened = open_representation(representation, seed, utterances)
+    opened = open_representation(representation, seed, utterances).to(place)
     name = kept_name(opened, representation, seed, out)
     done = library_extract(opened, utterances, out, layers, pool, format, shard, name)
     say(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mockingjay.cli.options import Data, Json, Out, Quiet, Seed, Sets
+from mockingjay.cli.options import Data, Device, Json, Out, Quiet, Seed, Sets
 
 Name = Annotated[str, typer.Argument(help="mel, a run's folder, random:…; see `mockingjay list`.")]
 TaskName = Annotated[str, typer.Option("--task", help="phone, phone:39, pitch, energy, label:<column>, phones, text.")]
@@ -24,6 +24,7 @@ def probe(
     head: Head = "linear",
     changes: Sets = None,
     seed: Seed = 0,
+    device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -40,14 +41,15 @@ def probe(
     from mockingjay.open import kept_name, open_representation
     from mockingjay.report.probe_report import write_probe_page
     from mockingjay.report.tables import number, write_results
+    from mockingjay.train.distributed import device_called
 
     config = overlay(Config(), {"seed": seed, "probe": {"read": read, "tune": tune, "head": head}})
     config = overlay(config, assignments(changes or ()))
-    question = open_task(task)
+    question, place = open_task(task), device_called(device)
     say = teller(quiet or json)
     corpus = read_corpus(data, say)
     parts = partition(corpus.utterances, question, seed)
-    opened = open_representation(representation, seed, parts.train)
+    opened = open_representation(representation, seed, parts.train).to(place)
     parts.write(out / "splits.json")
     quarantine = Quarantine(out / "quarantine.jsonl", anew=True)
     sets = (parts.train, parts.dev, parts.test)
@@ -80,6 +82,7 @@ def finetune(
     head: Head = "linear",
     changes: Sets = None,
     seed: Seed = 0,
+    device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,7 +92,7 @@ def finetune(
     lets dev choose, at the cost of a whole training for every further rate; results.json says under `sweep` what dev
     said of each.
     """
-    probe(representation, data, task, out, "last", "all", head, changes, seed, json, quiet)
+    probe(representation, data, task, out, "last", "all", head, changes, seed, device, json, quiet)
 
 
 def predict(
