@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from mockingjay.core.types import Utterance, Waves
 from mockingjay.downstream import detection, spoofing
 from mockingjay.downstream.countermeasures import LCNN, Decibels, SENet
 from mockingjay.downstream.countermeasures.lcnn import _with_margin
+from mockingjay.downstream.scores import bounded
 
 SMALL = LCNN.Config(channels=(4, 4, 4, 4, 4, 8))
 
@@ -106,6 +109,33 @@ def test_thresholds_and_costs():
     np.testing.assert_allclose(counted.equal_error, weighed.equal_error)
     measured = detection.detection(scores, bonafide, 0)
     assert measured["EER"] == (0.0, [0.0, 0.0]) and list(measured) == ["EER", "min t-DCF"]
+
+
+def test_errors_at_every_threshold_are_counted_as_they_are_defined():
+    random = np.random.default_rng(0)
+    bonafide = np.arange(60) % 3 == 0
+    scores = random.integers(0, 12, 60) / 4 + bonafide / 2  # many are equal
+    drawn = random.integers(0, 4, (20, 60)).astype(float)
+    found = detection.curve(scores, bonafide, drawn)
+    assert len(found.thresholds) == len(set(scores)) + 1
+    for row, misses, alarms in zip(drawn, found.misses, found.alarms):
+        below = scores < found.thresholds[:, None]
+        np.testing.assert_allclose(misses, (row * below * bonafide).sum(1) / row[bonafide].sum(), atol=1e-12)
+        np.testing.assert_allclose(alarms, (row * ~below * ~bonafide).sum(1) / row[~bonafide].sum(), atol=1e-12)
+    low, high = bounded(np.eye(60), lambda counts: detection.curve(scores, bonafide, counts).equal_error, seed=1)
+    assert detection.detection(scores, bonafide, 1)["EER"][1] == pytest.approx([float(low), float(high)])
+
+
+def test_the_trials_of_a_challenge_are_measured_in_little_memory():
+    trials = 70_000  # a table of them by them would be of 39 GB
+    bonafide = np.arange(trials) % 10 == 0
+    scores = np.random.default_rng(0).normal(size=trials) + 2 * bonafide
+    tracemalloc.start()
+    value, (low, high) = detection.detection(scores, bonafide, 0, resamples=40)["EER"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 150e6
+    assert value == pytest.approx(0.1587, abs=0.01) and low < value < high < low + 0.02  # Φ(−1)
 
 
 def utterances(column="spoof"):

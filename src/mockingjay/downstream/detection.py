@@ -9,9 +9,9 @@ about those that the challenge's verifier had on logical access.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from mockingjay.downstream.scores import bounded
+from mockingjay.downstream.scores import RESAMPLES, bounded_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +80,22 @@ def curve(
         counts: How often each utterance counts; none: once.
     """
     assert bonafide.any() and not bonafide.all()
-    counts = np.ones((1, len(scores))) if counts is None else counts
-    levels, place = np.unique(scores, return_inverse=True)
-    columns = np.zeros((len(scores), len(levels)))
-    columns[np.arange(len(scores)), place] = 1
-    shares = [counts * truth @ columns for truth in (bonafide, ~bonafide)]
-    below = [np.pad(each, ((0, 0), (1, 0))).cumsum(1) for each in shares]
+    order = np.argsort(scores)
+    levels, begins = np.unique(scores[order], return_index=True)
+    edges = np.append(begins, len(scores))  # so many lie below each threshold
+    truth = bonafide[order]
+    counts = np.ones((1, len(scores))) if counts is None else counts[:, order]
+    below = [np.pad(counts * kind, ((0, 0), (1, 0))).cumsum(1)[:, edges] for kind in (truth, ~truth)]
     totals = [each[:, -1:].clip(min=1e-300) for each in below]
     thresholds = np.concatenate([[levels[0]], (levels[1:] + levels[:-1]) / 2, [levels[-1] + 1]])
     return Curve(thresholds, below[0] / totals[0], 1 - below[1] / totals[1])
 
 
 def detection(
-    scores: Float[np.ndarray, " utterances"], bonafide: Bool[np.ndarray, " utterances"], seed: int
+    scores: Float[np.ndarray, " utterances"],
+    bonafide: Bool[np.ndarray, " utterances"],
+    seed: int,
+    resamples: int = RESAMPLES,
 ) -> dict[str, tuple[float, list[float]]]:
     """Measure EER and min t-DCF, each with a 95 % interval over utterances."""
     tandem = Tandem()
@@ -101,13 +104,13 @@ def detection(
         found = curve(scores, bonafide, counts)
         return np.stack([found.equal_error, found.least_cost(tandem)], 1)
 
-    def both(counts: Float[np.ndarray, "draws utterances"]) -> Float[np.ndarray, "usable metrics"]:
+    def both(counts: Int[np.ndarray, "draws utterances"]) -> Float[np.ndarray, "usable metrics"]:
         # A draw without one of the classes has no rates; of a few utterances that happens.
         usable = (counts[:, bonafide].sum(1) > 0) & (counts[:, ~bonafide].sum(1) > 0)
-        return measure(counts[usable])
+        return measure(counts[usable].astype(np.float64))
 
     values = measure(np.ones((1, len(scores))))[0]
-    low, high = bounded(np.eye(len(scores)), both, seed=seed)
+    low, high = bounded_over(len(scores), both, resamples, seed)
     return {
         name: (float(value), [float(least), float(most)])
         for name, value, least, most in zip(("EER", "min t-DCF"), values, low, high)

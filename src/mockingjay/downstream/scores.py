@@ -101,7 +101,24 @@ def bounded(
         resamples: Draws.
         seed: Of the draws; the same for all that is compared.
     """
-    draws = [measure(counts @ sums) for counts in _resampled(len(sums), resamples, seed)]
+    return bounded_over(len(sums), lambda counts: measure(counts @ sums), resamples, seed)
+
+
+def bounded_over(
+    utterances: int,
+    measure: Callable[[Int[np.ndarray, "draws utterances"]], Float[np.ndarray, "draws ..."]],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    """Bound any function of how often each utterance is drawn, with 95 % confidence.
+
+    Args:
+        utterances: How many there are.
+        measure: Such counts → what is to be bounded, for many draws at once.
+        resamples: Draws.
+        seed: Of the draws; the same for all that is compared.
+    """
+    draws = [measure(counts) for counts in _resampled(utterances, resamples, seed)]
     low, high = np.quantile(np.concatenate(draws), (0.025, 0.975), axis=0)
     return np.asarray(low), np.asarray(high)
 
