@@ -19,6 +19,7 @@ from mockingjay.downstream.fit import Config, Fitting, fit_probe
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.probe import Probe
 from mockingjay.encoders.encoder import Encoder
+from mockingjay.report.statements import count, statements_section
 from mockingjay.studies.decks import forecast
 from mockingjay.studies.decks import labels as library
 from mockingjay.studies.decks.contestants import CONTESTANTS
@@ -133,6 +134,15 @@ def test_the_page_and_the_picture(whole):
     assert (out / "labels" / "report" / "phone.png").stat().st_size > 10_000
     said = json.loads((out / "labels" / "statements.json").read_text())
     assert len(said) == 10 and {each["verdict"] for each in said} <= {"holds", "does not", "undecided"}
+
+
+def test_what_is_said_of_other_columns_than_phones_is_ours():
+    phone, speaker = (library._judged({}, column, (1.0, 0.25)) for column in ("phone", "speaker"))
+    assert [each["source"] for each in phone].count("deck") == 8 and {each["source"] for each in speaker} == {"ours"}
+    assert count([*phone, *speaker]) == "Of 8 statements of the decks 8 are not measured."
+    assert "Their figures come from other speech" in statements_section(phone).text
+    text = statements_section(speaker).text
+    assert text.startswith("None of these statements is the decks'.") and "Their figures" not in text
 
 
 def test_what_cannot_be_read_is_said(talking, tmp_path):

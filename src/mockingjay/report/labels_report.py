@@ -84,6 +84,7 @@ def _column(
     )
     drawn = figures.inline(labels_figures.fewer_labels(own, theirs), f"labels-{column}")
     judged = [each for each in said if each["column"] == column]
+    told = "What the decks say, and what is measured here" if theirs else "What the decks say of phones, held to this"
     weights = {
         f"{100 * row['share']:g} % of the labels": [layer["weight"] for layer in row["layers"]]
         for row in own
@@ -93,7 +94,7 @@ def _column(
     words = "What LARGE-WS takes from each layer, by the share of the labels, averaged over draws."
     return [
         Section(f"Fewer labels: {column}", text, (drawn, _table(own, theirs))),
-        statements_section(judged, f"What the decks say, and what is measured here: {column}"),
+        statements_section(judged, f"{told}: {column}"),
         Section(
             f"Layer weights: {column}", words if weights else "No row that mixes layers was measured.", tuple(blocks)
         ),

@@ -18,7 +18,7 @@ VERDICTS = {
     "undecided": "undecided",
     "not measured": "not measured",
 }
-SOURCES = {"deck": "the decks", "paper": "the paper", "ours": "our control"}
+SOURCES = {"deck": "the decks", "paper": "the paper", "ours": "us"}
 
 
 def statements_section(said: Sequence[Row], title: str = "What the decks say, and what is measured here") -> Section:
@@ -30,16 +30,21 @@ def statements_section(said: Sequence[Row], title: str = "What the decks say, an
     text = (
         f"{count(said)} A comparison holds, or does not, where the 95 % interval of the difference, paired by test "
         "utterance, leaves out zero, and every draw of the labels agrees where there are several; a statement of "
-        "several comparisons holds where all of them do. No correction is made for the number of statements. Their "
-        "figures come from other speech, other labels and larger networks: what is compared is the order, never the "
-        "figures."
+        "several comparisons holds where all of them do. No correction is made for the number of statements."
     )
+    if any(pair["deck"] for each in said for pair in each["pairs"]):
+        text += (
+            " Their figures come from other speech, other labels and larger networks: what is compared is the order, "
+            "never the figures."
+        )
     return Section(title, text, (Table("Differences are in percentage points, with 95 % intervals.", heads, rows),))
 
 
 def count(said: Sequence[Row]) -> str:
     """Say how many of the decks' statements hold here."""
     decks = [each["verdict"] for each in said if each["source"] == "deck"]
+    if not decks:
+        return "None of these statements is the decks'."
     told = ", ".join(f"{decks.count(verdict)} {words}" for verdict, words in _COUNTED.items() if verdict in decks)
     return f"Of {len(decks)} statements of the decks {told}."
 

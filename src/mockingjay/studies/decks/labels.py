@@ -207,12 +207,14 @@ def _gather(ground: Ground, known: Known, outcome: Outcome) -> None:
     cells = sorted(known.items(), key=lambda item: (item[0][1], order.index(item[0][0]), -item[0][2]))
     outcome.rows = [_averaged(name, column, share, seeds) for (name, column, share), seeds in cells]
     outcome.points = [row for _, seeds in cells for row, _ in seeds]
-    outcome.said = [
-        {**judge(each, partial(_measured, known, column, sweep.shares), FEWER if column == "phone" else {})}
-        | {"column": column}
-        for column in sweep.columns
-        for each in fewer_statements(sweep.shares)
-    ]
+    outcome.said = [each for column in sweep.columns for each in _judged(known, column, sweep.shares)]
+
+
+def _judged(known: Known, column: str, shares: Sequence[float]) -> list[Row]:
+    """Hold a column to what the decks say of phones; asked of anything else the statements are ours."""
+    source, published = ({}, FEWER) if column == "phone" else ({"source": "ours"}, {})
+    measured = partial(_measured, known, column, shares)
+    return [{**judge(each, measured, published), **source, "column": column} for each in fewer_statements(shares)]
 
 
 def _averaged(name: str, column: str, share: float, seeds: Sequence[tuple[Row, Scores]]) -> Row:
