@@ -227,13 +227,16 @@ def test_areas_are_paired_and_signed():
     def along(values):
         return [{"phone": Scores(("a", "b"), np.array([value, value], dtype=float), np.ones(2))} for value in values]
 
-    better = pruning.area(along([1, 0.8, 0]), [along([1, 0.4, 0]), along([1, 0.6, 0])], [0.0, 0.5, 1.0], "phone")
+    better = pruning.area(along([1, 0.8, 0]), [along([1, 0.4, 0]), along([1, 0.6, 0])], [0.0, 0.5, 1.0], "phone", 0)
     assert better["value"] == pytest.approx(0.15) and better["verdict"] == "holds"
     assert pruning.levels(12, 5) == (0, 3, 6, 9, 12) and pruning.levels(2, 7) == (0, 1, 2)
     held = [[{pruning.HELD_OUT: point["phone"]} for point in along(v)] for v in ([1, 0.8, 0], [1, 0.5, 0])]
-    assert pruning.area(held[0], held[1:], [0.0, 0.5, 1.0], pruning.HELD_OUT)["verdict"] == "does not"
+    assert pruning.area(held[0], held[1:], [0.0, 0.5, 1.0], pruning.HELD_OUT, 0)["verdict"] == "does not"
     low, high = bounded(np.array([[1.0, 2.0], [3.0, 2.0]]), lambda sums: sums / 2)
     assert low[0] < 2 < high[0] and low[1] == high[1] == 2
+    scores = Scores(tuple(map(str, range(30))), np.linspace(0, 1, 30), np.ones(30))
+    (point,) = pruning.curve([{"phone": scores}], "phone", 7)
+    assert point["ci95"] == list(scores.interval(seed=7)) != list(scores.interval())
 
 
 def test_only_orders_that_are_better_than_random_are_marked():
@@ -392,7 +395,7 @@ def test_what_is_scored_was_chosen_on_other_utterances(whole, trained):
     assert scored["boundaries"] == sum(map(len, found)) and scored["utterances"] == len(others)
     question = material.gather(open_corpus(data), (), 1, 0, []).phone
     task = question.task.learn(question.parts.train)
-    again = summaries.retest(representation, others, task, seen["picked"], Quarantine())["relations"]
+    again = summaries.retest(representation, others, task, seen["picked"], 0, Quarantine())["relations"]
     assert [each["map"] for each in again["heads"]] == [each["map"] for each in seen["relations"]["heads"]]
     middle = pruning.levels(len(strengths), 3)[1]
     orders = heads.orders(values, strengths, 1, 0)

@@ -161,9 +161,9 @@ def levels(heads: int, steps: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(round(share * heads) for share in np.linspace(0, 1, steps)))
 
 
-def curve(found: Sequence[Mapping[str, Scores]], name: str) -> list[dict[str, Any]]:
+def curve(found: Sequence[Mapping[str, Scores]], name: str, seed: int) -> list[dict[str, Any]]:
     """List a measure's values with their intervals along a curve."""
-    return [{"value": each[name].value, "ci95": list(each[name].interval())} for each in found]
+    return [{"value": each[name].value, "ci95": list(each[name].interval(seed=seed))} for each in found]
 
 
 def area(
@@ -171,6 +171,7 @@ def area(
     randoms: Sequence[Sequence[Mapping[str, Scores]]],
     removed: Sequence[float],
     name: str,
+    seed: int,
 ) -> dict[str, Any]:
     """Compare the curve of an order with the mean curve of random orders, paired by utterance.
 
@@ -179,6 +180,7 @@ def area(
         randoms: The same of each random order.
         removed: Shares of the heads, from 0 to 1.
         name: The measure.
+        seed: Of the interval.
 
     Returns:
         The area by which the order is better on average over the shares, with its interval and verdict.
@@ -196,7 +198,7 @@ def area(
         pairs = totals.reshape(len(totals), len(curves), len(removed), 2)
         return sign * (pairs[..., 0] / pairs[..., 1]) @ trapezoid @ weights
 
-    low, high = bounded(sums, between)
+    low, high = bounded(sums, between, seed=seed)
     value = float(between(sums.sum(0)[None])[0])
     verdict = "holds" if low > 0 else "does not" if high < 0 else "undecided"
     return {"value": value, "ci95": [float(low), float(high)], "verdict": verdict}

@@ -140,6 +140,7 @@ def segment(
     dev: Sequence[Utterance],
     test: Sequence[Utterance],
     candidates: Sequence[int],
+    seed: int,
     quarantine: Quarantine,
 ) -> dict[str, Any]:
     """Find boundaries from attention, from hidden states, from cepstra and evenly, and score them.
@@ -149,6 +150,7 @@ def segment(
         dev: Aligned; head, layer, scale and threshold are chosen on them.
         test: Aligned; measured once.
         candidates: Heads, numbered through the layers, one of which is chosen.
+        seed: Of the intervals.
         quarantine: Takes in what cannot be read.
 
     Returns:
@@ -172,8 +174,8 @@ def segment(
         "sources": [
             {
                 "source": source,
-                **_scored(found),
-                "over": {rival: _over(found, table[rival]) for rival in rivals if rival != source},
+                **_scored(found, seed),
+                "over": {rival: _over(found, table[rival], seed) for rival in rivals if rival != source},
                 "setting": {"rate": rate} if source == "uniform" else asdict(settings[source]),
                 "dev": reached.get(source),
             }
@@ -226,8 +228,8 @@ def _sources(
             yield source, distances(rows), grid
 
 
-def _scored(counts: Float[np.ndarray, "utterances 3"]) -> dict[str, Any]:
-    low, high = bounded(counts, scores)
+def _scored(counts: Float[np.ndarray, "utterances 3"], seed: int) -> dict[str, Any]:
+    low, high = bounded(counts, scores, seed=seed)
     value = scores(counts.sum(0))
     return {
         name: {"value": float(value[place]), "ci95": [float(low[place]), float(high[place])]}
@@ -235,14 +237,16 @@ def _scored(counts: Float[np.ndarray, "utterances 3"]) -> dict[str, Any]:
     }
 
 
-def _over(first: Float[np.ndarray, "utterances 3"], second: Float[np.ndarray, "utterances 3"]) -> dict[str, Any]:
+def _over(
+    first: Float[np.ndarray, "utterances 3"], second: Float[np.ndarray, "utterances 3"], seed: int
+) -> dict[str, Any]:
     """Subtract R-values, paired by utterance."""
 
     def difference(sums: Float[np.ndarray, "draws 6"]) -> Float[np.ndarray, " draws"]:
         return scores(sums[:, :3])[:, 0] - scores(sums[:, 3:])[:, 0]
 
     sums = np.concatenate([first, second], 1)
-    low, high = bounded(sums, difference)
+    low, high = bounded(sums, difference, seed=seed)
     found = Difference(float(difference(sums.sum(0)[None])[0]), (float(low), float(high)))
     return asdict(found) | {"verdict": found.verdict}
 

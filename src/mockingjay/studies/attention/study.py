@@ -202,7 +202,7 @@ class _Sitting:
         task = phone.task.learn(phone.parts.train) if phone is not None else None
         measured, tested = (part[: self.plan.looked] for part in (self.material.measured, self.material.tested))
         found, shown = see(self.representation, measured, task, self.seed, self.quarantine)
-        found |= retest(self.representation, tested, task, found.get("picked", ()), self.quarantine)
+        found |= retest(self.representation, tested, task, found.get("picked", ()), self.seed, self.quarantine)
         self.quarantine.check(len(measured) + len(tested))
         named = {f"{number:02d} {id}": np.ascontiguousarray(maps) for number, (id, maps) in enumerate(shown.items())}
         write_atomically(self.folder / "maps.safetensors", safetensors.numpy.save(named))
@@ -214,7 +214,7 @@ class _Sitting:
         candidates = values[2].argsort(descending=True)[:CANDIDATES].tolist()
         dev = self.material.phone.parts.dev[: self.plan.tuned]
         test = self.material.tested[: self.plan.looked]
-        return segment(self.representation, dev, test, candidates, self.quarantine)
+        return segment(self.representation, dev, test, candidates, self.seed, self.quarantine)
 
     def _noise(self) -> dict[str, Any]:
         """LNSR of every layer, the input included, under white noise."""
@@ -228,7 +228,7 @@ class _Sitting:
         clean = {id: each for id, each in clean.items() if id not in silent}
         found = {"decibels": NOISE, "utterances": len(clean), "input": below, "silent": list(silent.values())}
         for norm in noise.NORMS:
-            found[norm] = asdict(noise.lnsr(noise.ratios(clean, noisy, norm, below=below)))
+            found[norm] = asdict(noise.lnsr(noise.ratios(clean, noisy, norm, below=below), self.seed))
         return found
 
     def _cost(self) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class _Sitting:
         """What a probe on each layer alone knows."""
         reads = [f"layer:{layer}" for layer in range(self._deep)]
         found = [self.bench.ask(f"read-{read.replace(':', '-')}", read=read) for read in reads]
-        return {name: {"points": curve(found, name), "n": len(found[0][name].ids)} for name in common(found)}
+        return {name: {"points": curve(found, name, self.seed), "n": len(found[0][name].ids)} for name in common(found)}
 
     def _prune(self) -> dict[str, Any]:
         """Remove heads in the order of each measure, and in random orders."""
@@ -266,9 +266,11 @@ class _Sitting:
         return {
             "removed": list(removed),
             "n": {name: len(found["random 1"][0][name].ids) for name in names},
-            "curves": {order: {name: curve(points, name) for name in names} for order, points in found.items()},
+            "curves": {
+                order: {name: curve(points, name, self.seed) for name in names} for order, points in found.items()
+            },
             "areas": {
-                order: {name: area(points, randoms, shares, name) for name in names}
+                order: {name: area(points, randoms, shares, name, self.seed) for name in names}
                 for order, points in found.items()
                 if not order.startswith("random")
             },
@@ -293,8 +295,10 @@ class _Sitting:
         return {
             "spans": list(self.plan.spans),
             "n": {name: len(whole[0][name].ids) for name in names},
-            "whole": {name: curve(whole, name)[0] for name in names},
-            "curves": {where: {name: curve(points, name) for name in names} for where, points in found.items()},
+            "whole": {name: curve(whole, name, self.seed)[0] for name in names},
+            "curves": {
+                where: {name: curve(points, name, self.seed) for name in names} for where, points in found.items()
+            },
         }
 
     def _bench(self, asked: int, seeds: int, refused: Collection[str] = ()) -> Bench:

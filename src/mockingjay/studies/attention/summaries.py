@@ -79,7 +79,7 @@ def see(
             f"corpus: none of {len(utterances)} utterances can be read, expected audio; look at the first: "
             f"{utterances[0].path}"
         )
-    found = {**_heads(tally), **_layers(tally, seed), "ids": tally.ids, "seconds": tally.seconds}
+    found = {**_heads(tally, seed), **_layers(tally, seed), "ids": tally.ids, "seconds": tally.seconds}
     if tally.chance.ndim and task is not None:
         found["picked"] = _picked(tally, task.outputs)
     return found, shown
@@ -100,10 +100,10 @@ def _add(tally: _Tally, look: Look, task: Task | None, points: int, representati
             tally.chance = tally.chance + chance
 
 
-def _heads(tally: _Tally) -> dict[str, Any]:
+def _heads(tally: _Tally, seed: int) -> dict[str, Any]:
     table = torch.stack(tally.values).double()
     mean = table.mean(0)
-    low, high = bounded(table.flatten(1).numpy(), lambda sums: sums / len(table))
+    low, high = bounded(table.flatten(1).numpy(), lambda sums: sums / len(table), seed=seed)
     shape = mean.shape
     return {
         "measures": mean.tolist(),
@@ -116,7 +116,7 @@ def _heads(tally: _Tally) -> dict[str, Any]:
 
 def _layers(tally: _Tally, seed: int) -> dict[str, Any]:
     table = torch.stack(tally.divergences).double()
-    low, high = bounded(table.flatten(1).numpy(), lambda sums: sums / len(table))
+    low, high = bounded(table.flatten(1).numpy(), lambda sums: sums / len(table), seed=seed)
     owners = torch.cat([torch.full((part.shape[1],), index) for index, part in enumerate(tally.points)])
     grams = layers.gram(torch.cat(tally.points, 1))
     least, most = layers.cka_interval(grams, owners, seed)
@@ -155,6 +155,7 @@ def retest(
     utterances: Sequence[Utterance],
     task: Task | None,
     picked: Sequence[Mapping[str, Any]],
+    seed: int,
     quarantine: Quarantine,
 ) -> dict[str, Any]:
     """Measure the phone relations of picked heads anew, on utterances that they were not picked on.
@@ -164,6 +165,7 @@ def retest(
         utterances: Unheard, and others than `see` had.
         task: Phones, where the utterances are aligned.
         picked: From `see`.
+        seed: Of the intervals.
         quarantine: Takes in what cannot be read.
 
     Returns:
@@ -177,7 +179,7 @@ def retest(
     if not pairs or task is None:
         return {"tested": ids}
     attended, chance = (torch.stack(part).double() for part in zip(*pairs))
-    return {"tested": ids, "relations": _relations(attended, chance, picked, task.outputs)}
+    return {"tested": ids, "relations": _relations(attended, chance, picked, task.outputs, seed)}
 
 
 def _related(
@@ -196,6 +198,7 @@ def _relations(
     chance: Float[Tensor, "utterances phones phones"],
     picked: Sequence[Mapping[str, Any]],
     phones: tuple[str, ...],
+    seed: int,
 ) -> dict[str, Any]:
     maps = relations.relation_map(attended.mean(0), chance.mean(0))
     focus = relations.concentration(maps)
@@ -209,7 +212,7 @@ def _relations(
             own, even = (torch.from_numpy(part.reshape(shape)) / count for part in np.split(totals, [pairs], 1))
             return relations.concentration(relations.relation_map(own, even)).nan_to_num(0.0).numpy()
 
-        low, high = bounded(sums, concentrations, resamples=200)
+        low, high = bounded(sums, concentrations, resamples=200, seed=seed)
         measured = {"map": _plain(maps[place]), "concentration": _plain(focus[place])}
         records.append({**each, **measured, "low": low.tolist(), "high": high.tolist()})
     return {"phones": list(phones), "heads": records, "utterances": count}
