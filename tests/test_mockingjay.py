@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from speech_like import batch_of
@@ -121,7 +123,24 @@ def test_a_context_of_several_frames_a_step_is_refused(name):
         build_objective(chosen.objective)
 
 
-def test_stacking_cuts_the_cost_of_attention():
+def test_stacked_frames_are_fewer_steps():
     wide, narrow = small("base"), small("tiny")
     waves = batch_of((48_000,)).waves
     assert len(wide.encoder(waves).last[0]) >= 2.3 * len(narrow.encoder(waves).last[0])
+
+
+@pytest.mark.slow
+def test_three_frames_a_step_take_at_most_half_the_time():
+    """Of forward and backward over 1500 frames on one thread, the best of five rounds after one for warming."""
+    chosen = [settings("mockingjay", "tiny", [f"objective.encoder.frontend.factor={factor}"]) for factor in (1, 3)]
+    objectives, batch = [Mockingjay(each.objective).train() for each in chosen], batch_of((1499 * 160,))
+    assert [each.encoder.frontend(batch.waves).lengths.item() for each in objectives] == [1500, 500]
+
+    def seconds(objective):
+        began = time.perf_counter()
+        objective(batch, 0.0, Draw(0)).mean.backward()
+        return time.perf_counter() - began
+
+    rounds = [[seconds(each) for each in objectives] for _ in range(6)]
+    single, stacked = (min(times) for times in zip(*rounds[1:]))
+    assert stacked <= 0.5 * single, (single, stacked)
