@@ -1,6 +1,7 @@
 import json
 import shutil
 import sys
+import time
 from io import BytesIO
 
 import numpy as np
@@ -15,9 +16,12 @@ from toy_representation import Toy, speak
 
 from mockingjay.core.errors import MachineError
 from mockingjay.core.types import Hidden, Waves
+from mockingjay.data.corpora import open_corpus
 from mockingjay.encoders.frontends import Linear, LogMel, Stacked, build_frontend
 from mockingjay.encoders.frontends.log_mel import TERA_80
 from mockingjay.moves.sound import sound
+from mockingjay.open import open_objective
+from mockingjay.report import figures
 from mockingjay.report.tensorboard import write_events
 from mockingjay.studies import pictures
 
@@ -103,6 +107,19 @@ def test_without_tensorboard_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MachineError, match=r"tensorboard is not installed, .*; pip install mockingjay-speech\[track\]"):
         write_events(tmp_path, [], {}, 0)
+
+
+def test_three_panels_from_a_checkpoint_take_five_seconds_at_most(trained, talking, tmp_path):
+    utterance = open_corpus(talking).utterances[0]
+    began = time.perf_counter()
+    learner, _ = open_objective(trained, print)
+    shown = pictures.rebuilt(learner, learner.encoder.frontend, utterance)
+    drawing = figures.spectrograms(**shown.panels)
+    figures.save_png(drawing, tmp_path / "rebuilt.png")
+    assert time.perf_counter() - began <= 5.0
+    titles = [panel.get_title() for panel in drawing.canvas.axes[:3]]
+    assert titles == ["True", "Masked: what the network reads", "Rebuilt"]
+    assert (tmp_path / "rebuilt.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_command(trained, talking, tmp_path, monkeypatch):
