@@ -112,6 +112,16 @@ def test_valid_and_split():
     assert first.tolist() == [[1, 2], [3, 4]] and len(second) == 3
 
 
+def test_steps_are_tiled_to_their_frames():
+    values = torch.arange(12.0).view(2, 3, 2)
+    hidden = Hidden((values, -values), torch.tensor([3, 1]))
+    tiled = hidden.tiled(3, torch.tensor([11, 4]))
+    assert tiled.lengths.tolist() == [11, 4] and torch.equal(tiled.layers[0], -tiled.last)
+    expected = [values[0, [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2]], values[1, [0, 0, 0, 0]]]  # the left over hold the last
+    assert all(torch.equal(one, other) for one, other in zip(tiled.split(0), expected))
+    assert torch.equal(hidden.tiled(1, hidden.lengths).split()[0], hidden.split()[0])
+
+
 def test_loss_is_a_mean_over_what_was_scored():
     assert Loss(torch.tensor(6.0), torch.tensor(4.0)).mean == 1.5
 

@@ -110,7 +110,8 @@ def test_the_commands_and_the_programs_run(place):
         file.write_text(program)
         assert len(program.splitlines()) <= 15
     found = runpy.run_path(str(extracting))
-    assert found["tiled"].shape[1] == 3 * found["layers"].shape[2] and not found["tiled"].requires_grad
+    assert found["tiled"].shape[1] == found["frames"].max() and not found["tiled"].requires_grad
+    assert torch.equal(found["tiled"][:, 5], found["last"][:, 1])
     assert torch.equal(found["layers"][:, -1], found["last"]) and found["last"].shape[::2] == (2, 16)
     tuned = runpy.run_path(str(tuning))["encoder"]
     assert all(each.grad is not None and each.grad.isfinite().all() for each in tuned.parameters())

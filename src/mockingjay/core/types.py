@@ -76,6 +76,21 @@ class Hidden:
         """Cut one layer into the utterances' own lengths."""
         return [values[:length] for values, length in zip(self.layers[layer], self.lengths.tolist())]
 
+    def tiled(self, factor: int, lengths: Int[Tensor, " batch"]) -> "Hidden":
+        """Bring steps of several frames back to frames: frame t holds step ⌊t / factor⌋.
+
+        Stacking drops the frames that do not fill a step; they hold their utterance's last step.
+
+        Args:
+            factor: Frames in a step.
+            lengths: Frames of each utterance, of which each has a step.
+        """
+        lengths = lengths.to(self.lengths.device)
+        frames = torch.arange(int(lengths.max()), device=lengths.device)
+        steps = torch.minimum(frames // factor, self.lengths[:, None] - 1)
+        rows = torch.arange(len(lengths), device=lengths.device)[:, None]
+        return Hidden(tuple(layer[rows, steps] for layer in self.layers), lengths)
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
