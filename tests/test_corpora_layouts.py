@@ -526,6 +526,16 @@ def test_an_export_over_another_is_read_as_itself(tmp_path):
         assert (one.start, one.seconds) == pytest.approx((row.get("start_s", 0.0), row["duration_s"]), abs=1e-6)
 
 
+def test_what_an_export_says_no_more_is_not_read(tmp_path):
+    tree(tmp_path, "a.wav")
+    row = {"id": "ann-1", "path": "a.wav", "duration_s": 0.5, "speaker": "ann"}
+    for more in ({"text": "HI", "gender": "f"}, {}):
+        (tmp_path / "manifest.jsonl").write_text(lines({**row, **more}))
+        export(open_corpus(tmp_path), "kaldi", tmp_path / "kaldi")
+        (one,) = open_corpus(tmp_path / "kaldi").utterances
+        assert (one.text, one.label("gender")) == (more.get("text"), more.get("gender"))
+
+
 def test_the_command_exports(tmp_path):
     spoken(tmp_path)
     said = works("corpus", "export", tmp_path, "--to", "lhotse", "--out", tmp_path / "out")

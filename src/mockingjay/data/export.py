@@ -122,13 +122,13 @@ def _data_folder(utterances: Sequence[Utterance], folder: Path) -> list[Path]:
         "text": {ids[each.id]: each.text for each in utterances if each.text},
         "spk2gender": genders,
     }
-    if not whole or (folder / "segments").exists():  # an earlier export's would be read with these lists
+    if not whole or (folder / "segments").exists():  # or an earlier export's is read, as below
         lists["segments"] = {
             ids[each.id]: f"{names[each.path]} {each.start:.6f} {each.start + each.seconds:.6f}" for each in utterances
         }
     written = []
     for name, rows in lists.items():
-        if rows:
+        if rows or (folder / name).exists():  # an earlier export's would be read with these lists
             wrong = next((key for key, value in rows.items() if len(key.split()) != 1 or "\n" in value), None)
             if wrong is not None:
                 what = f"{wrong!r} holds a space or a line's end"
