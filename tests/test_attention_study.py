@@ -287,6 +287,9 @@ def test_what_is_measured_is_not_tested():
         assert (len(measured), len(tested)) == sizes
         if min(counts.values()) > 4 and len(counts) > 1:
             assert not {each.speaker for each in measured} & {each.speaker for each in tested}
+    mixed = sorted(spoken({"a": 6, "b": 6, "c": 6, "d": 6, None: 1}), key=lambda each: address("looked", each.id))
+    measured, tested = material.apart(mixed, seed=0)  # one without a speaker mixes no others
+    assert not ({each.speaker for each in measured} & {each.speaker for each in tested}) - {None}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mockingjay.core.draw import address
 from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.types import Utterance
 from mockingjay.data.manifest import read_manifest, select, write_manifest
@@ -219,11 +220,45 @@ def test_splits_by_utterance_are_close_to_their_shares_and_change_with_the_seed(
     assert len(set(chosen)) > 5
 
 
+def test_the_first_group_is_drawn_by_its_name_alone():
+    """Another order would be another division of every corpus that has been divided."""
+    rows = corpus()
+    for seed in range(20):
+        speaker = min({u.speaker for u in rows}, key=lambda name: address(seed, "split", name))
+        one = min(rows, key=lambda u: address(seed, "split", u.id))
+        shares = {"a": 0.6, "b": 0.4}  # the first goes where most is lacking
+        assert speaker in {u.speaker for u in split(rows, shares, seed)["a"]}
+        assert one in split(rows, shares, seed, by="utterance")["a"]
+
+
+def test_an_utterance_without_a_speaker_goes_by_itself():
+    strays = tuple(Utterance(f"s{number}", f"/x/s{number}.wav", 3.0) for number in range(12))  # called as speakers are
+    rows, joined = (*corpus(), *strays), []
+    for seed in range(5):
+        parts = split(rows, {"a": 0.6, "b": 0.4}, seed)
+        assert sorted(u.id for part in parts.values() for u in part) == sorted(u.id for u in rows)
+        owners = [{u.speaker for u in part} - {None} for part in parts.values()]
+        assert not owners[0] & owners[1] and len(owners[0] | owners[1]) == 12
+        joined += [(stray in parts["a"]) == (stray.id in owners[0]) for stray in strays]
+        assert {u.id for u in parts["a"]} == {u.id for u in split(rows[::-1], {"a": 0.6, "b": 0.4}, seed)["a"]}
+    assert 0.2 < sum(joined) / len(joined) < 0.8
+
+
+def test_no_part_is_of_utterances_without_a_speaker_alone():
+    strays = tuple(Utterance(f"stray {number}", "/x", 0.5) for number in range(3))
+    for seed in range(20):
+        parts = split((*corpus(3), *strays), {"train": 0.8, "dev": 0.1, "test": 0.1}, seed)
+        assert all(len({u.speaker for u in part} - {None}) == 1 for part in parts.values())
+
+
 def test_splits_that_cannot_be():
     with pytest.raises(DataError, match="split: 2 speakers for 3 parts"):
         split(corpus(2), {"a": 0.4, "b": 0.3, "c": 0.3}, 0)
-    with pytest.raises(DataError, match=r"1 of 1 utterances have no speaker \(first: a\).*split by utterance"):
-        split([Utterance("a", "/a", 1.0)], {"a": 1.0}, 0)
+    strays = tuple(Utterance(f"stray {number}", "/x", 1.0) for number in range(9))
+    with pytest.raises(DataError, match="split: 2 speakers for 3 parts"):
+        split((*corpus(2), *strays), {"a": 0.4, "b": 0.3, "c": 0.3}, 0)
+    with pytest.raises(DataError, match=r"split: 0 speakers for 1 parts \(a\), expected .* or split by utterance"):
+        split(strays, {"a": 1.0}, 0)
     for shares in ({}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": math.nan}):
         with pytest.raises(ConfigError, match="expected positive numbers that sum to 1"):
             split(corpus(), shares, 0)

@@ -363,6 +363,15 @@ def test_what_is_held_out_is_short():
     assert len(parts["train"]) == 360
 
 
+def test_a_stray_file_does_not_mix_speakers():
+    for speakers, apart in ((100, True), (4, True), (3, False)):
+        people = [Utterance(f"u{n}", f"/u{n}", 3.0, speaker=f"s{n % speakers}") for n in range(400)]
+        for seed in range(5):
+            parts = hold_out([*people, Utterance("stray", "/stray", 3.0)], 0.05, seed)
+            heard, held = ({each.speaker for each in parts[name]} - {None} for name in ("train", "valid"))
+            assert (not heard & held) is apart
+
+
 # ---- labels
 
 

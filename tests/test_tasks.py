@@ -172,6 +172,20 @@ def test_test_speakers_are_new(task):
     assert len(parts.train) + len(parts.dev) + len(parts.test) == 60
 
 
+@pytest.mark.parametrize("task", ["phone", "label:mood"])
+def test_one_utterance_without_a_speaker_leaves_the_others_apart(task):
+    for seed in range(5):
+        parts = partition([*corpus(), utterance(id="stray", labels={"mood": "a"})], open_task(task), seed)
+        heard = [{each.speaker for each in part} - {None} for part in (parts.train, parts.dev, parts.test)]
+        assert parts.rule == "speaker" and len(set().union(*heard)) == sum(map(len, heard)) == 10
+        assert len(parts.train) + len(parts.dev) + len(parts.test) == 61
+    two_known = [
+        utterance(id=str(number), speaker=("x", "y", None)[number % 3], labels={"mood": "ab"[number % 2]})
+        for number in range(30)
+    ]
+    assert partition(two_known, open_task(task)).rule == "utterance"
+
+
 def test_speakers_are_divided_within():
     parts = partition(corpus(), open_task("label:speaker"))
     for part in (parts.train, parts.dev, parts.test):

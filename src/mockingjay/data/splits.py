@@ -16,6 +16,7 @@ from mockingjay.data.manifest import amount
 
 Role: TypeAlias = Literal["train", "dev", "test"]
 
+_Group: TypeAlias = tuple[str, ...]  # the name of a speaker or an utterance; "" and that of a stray utterance
 _HELD = 600.0  # seconds of audio that are held out at most
 
 _ROLES: Mapping[str, Role] = {
@@ -55,35 +56,39 @@ def split(
         utterances: The corpus.
         shares: Part → share of the seconds; they sum to 1.
         seed: Another seed gives other parts.
-        by: What stays together: all that a speaker says, or nothing.
+        by: What stays together: all that a speaker says, where an utterance without a speaker goes by itself and every
+            part has a speaker; or nothing.
 
     Returns:
         The parts, each in the corpus's order, and none of them empty.
 
     Raises:
         ConfigError: The shares are not positive or do not sum to 1.
-        DataError: There are fewer groups than parts, or a speaker is unknown.
+        DataError: There are fewer speakers, or utterances, than parts.
     """
     utterances = tuple(utterances)
     if not shares or min(shares.values()) <= 0 or not math.isclose(math.fsum(shares.values()), 1.0, abs_tol=1e-6):
         raise ConfigError(f"shares: {dict(shares)}, expected positive numbers that sum to 1; correct them")
     groups = _groups(utterances, by)
-    if len(groups) < len(shares):
-        what = f"{len(groups)} {by}s for {len(shares)} parts ({', '.join(shares)}), expected at least one each"
+    left = sum(map(_fills, groups))
+    if left < len(shares):
+        what = f"{left} {by}s for {len(shares)} parts ({', '.join(shares)}), expected at least one each"
         raise DataError(f"split: {what}; add data or name fewer parts" + ", or split by utterance" * (by == "speaker"))
     seconds = {group: math.fsum(sorted(u.seconds for u in members)) for group, members in groups.items()}
     total = math.fsum(sorted(seconds.values()))
     lacking = {part: share * total for part, share in shares.items()}
-    order = sorted(groups, key=lambda group: (address(seed, "split", group), group))
+    order = sorted(groups, key=lambda group: (address(seed, "split", *group), group))
     tail = len(order) - len(order) // 4
     order[tail:] = sorted(order[tail:], key=lambda group: -seconds[group])
     empty = dict.fromkeys(shares)
     chosen: dict[str, str] = {}
-    for taken, group in enumerate(order):
-        candidates = empty if len(order) - taken <= len(empty) else lacking
+    for group in order:
+        candidates = empty if _fills(group) and left <= len(empty) else lacking
         part = max(candidates, key=lacking.__getitem__)
         lacking[part] -= seconds[group]
-        empty.pop(part, None)
+        if _fills(group):
+            left -= 1
+            empty.pop(part, None)
         chosen.update((utterance.id, part) for utterance in groups[group])
     return {part: tuple(u for u in utterances if chosen[u.id] == part) for part in shares}
 
@@ -126,7 +131,8 @@ def fraction(
 def hold_out(utterances: Sequence[Utterance], share: float, seed: int) -> dict[str, tuple[Utterance, ...]]:
     """Cut a corpus into `train` and `valid`; `valid` is ten minutes at most.
 
-    Speakers are apart where all are known and at least four; else utterances are drawn.
+    Speakers are apart where at least four are known, and an utterance without one goes by itself; else utterances are
+    drawn.
 
     Raises:
         DataError: There are fewer than two utterances.
@@ -137,24 +143,24 @@ def hold_out(utterances: Sequence[Utterance], share: float, seed: int) -> dict[s
             "to learn from and one to validate on; add audio or change the split column"
         )
     share = min(share, _HELD / math.fsum(utterance.seconds for utterance in utterances))
-    speakers = {utterance.speaker for utterance in utterances}
-    by = "speaker" if None not in speakers and len(speakers) >= 4 else "utterance"
+    speakers = {utterance.speaker for utterance in utterances} - {None}
+    by = "speaker" if len(speakers) >= 4 else "utterance"
     parts = split(utterances, {"train": 1 - share, "valid": share}, seed, by)
     held = math.fsum(utterance.seconds for utterance in parts["valid"])
     return {**parts, "valid": fraction(parts["valid"], min(1.0, _HELD / held), seed)}  # a speaker may talk for hours
 
 
-def _groups(utterances: tuple[Utterance, ...], by: Literal["speaker", "utterance"]) -> dict[str, list[Utterance]]:
-    groups: dict[str, list[Utterance]] = defaultdict(list)
-    if by == "utterance":
-        for utterance in utterances:
-            groups[utterance.id].append(utterance)
-        return groups
-    unknown = [utterance.id for utterance in utterances if utterance.speaker is None]
-    if unknown:
-        what = f"{len(unknown)} of {len(utterances)} utterances have no speaker (first: {unknown[0]})"
-        raise DataError(f"split: {what}, expected one each; name the speakers or split by utterance")
+def _groups(utterances: tuple[Utterance, ...], by: Literal["speaker", "utterance"]) -> dict[_Group, list[Utterance]]:
+    groups: dict[_Group, list[Utterance]] = defaultdict(list)
     for utterance in utterances:
-        assert utterance.speaker is not None
-        groups[utterance.speaker].append(utterance)
+        if by == "utterance":
+            group = (utterance.id,)
+        else:
+            group = ("", utterance.id) if utterance.speaker is None else (utterance.speaker,)
+        groups[group].append(utterance)
     return groups
+
+
+def _fills(group: _Group) -> bool:
+    """Say whether a part that has this group is not empty; a stray file in it does not count beside speakers."""
+    return len(group) == 1

@@ -31,7 +31,8 @@ class Partition:
         train: What heads learn from.
         dev: What rates and stopping are chosen on.
         test: What is measured, once.
-        rule: How they were made: `given` by the corpus, drawn by `speaker`, or by `utterance`.
+        rule: How they were made: `given` by the corpus, drawn by `speaker`, where an utterance without one goes by
+            itself, or by `utterance`.
         dropped: Reason → ids of what is in none of them.
     """
 
@@ -57,9 +58,9 @@ def partition(utterances: Sequence[Utterance], task: Task, seed: int = 0) -> Par
 
     The `split` column decides where it names both train and test (a first word of train, dev, valid, test or eval, as
     in `dev-clean`); a missing dev is cut from train. Otherwise shares of 80, 10 and 10 % are drawn, and up to 40 % for
-    the test of a corpus that is small; by speaker where test speakers should be new and there are three or more, else
-    by utterance, within each class. A given split whose test speakers are not all in train cannot serve a speaker task:
-    then the split is drawn.
+    the test of a corpus that is small; by speaker where test speakers should be new and three or more are known, and
+    then an utterance without a speaker goes by itself; else by utterance, within each class. A given split whose test
+    speakers are not all in train cannot serve a speaker task: then the split is drawn.
 
     Args:
         utterances: Of the whole corpus.
@@ -135,8 +136,8 @@ def _labelled(utterances: Sequence[Utterance], task: Task) -> tuple[list[Utteran
 def _draw(
     utterances: Sequence[Utterance], task: Task, seed: int, shares: Mapping[str, float]
 ) -> tuple[dict[str, tuple[Utterance, ...]], Literal["speaker", "utterance"]]:
-    speakers = {each.speaker for each in utterances}
-    if task.new_speakers and None not in speakers and len(speakers) >= len(shares):
+    speakers = {each.speaker for each in utterances} - {None}
+    if task.new_speakers and len(speakers) >= len(shares):
         return split(utterances, shares, seed, "speaker"), "speaker"
     if task.resolution != "utterance":
         return split(utterances, shares, seed, "utterance"), "utterance"

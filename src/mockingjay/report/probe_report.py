@@ -106,7 +106,11 @@ def _results(rows: Sequence[Row]) -> Section:
 
 
 def _read(row: Row, rule: str, without: Mapping[str, int]) -> Section:
-    rules = {"given": "as the corpus gives it", "speaker": "drawn by speaker", "utterance": "drawn by utterance"}
+    rules = {
+        "given": "as the corpus gives it",
+        "speaker": "drawn by speaker, and by utterance where that is unknown",
+        "utterance": "drawn by utterance",
+    }
     sets = {name: f"{count:,} utterances" for name, count in row["utterances"].items()}
     facts = {
         "representation": row["representation"],

@@ -76,11 +76,12 @@ def gather(corpus: Corpus, heard: Collection[str], shortest: int, seed: int, abs
 def apart(unheard: Sequence[Utterance], seed: int) -> tuple[tuple[Utterance, ...], tuple[Utterance, ...]]:
     """Cut utterances into what is measured, half of them and `LOOKED` at most, and what is tested.
 
-    They have no speaker in common, unless speakers are unknown or one says nearly everything.
+    They have no speaker in common, unless fewer than two are known or one says nearly everything; an utterance without
+    a speaker goes by itself.
     """
     count = min(LOOKED, len(unheard) // 2)
-    speakers = {each.speaker for each in unheard}
-    if None not in speakers and len(speakers) > 1:
+    speakers = {each.speaker for each in unheard} - {None}
+    if len(speakers) > 1:
         share = count / len(unheard)
         parts = split(unheard, {"measured": share, "tested": 1 - share}, seed)
         if 2 * len(parts["measured"]) >= count and 4 * len(parts["tested"]) >= len(unheard):
