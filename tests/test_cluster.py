@@ -5,10 +5,11 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from mockingjay.core.errors import DataError
+from mockingjay.core.errors import ConfigError, DataError
 from mockingjay.core.types import Frames, pad
 from mockingjay.encoders.k_means import k_means, squared_distances
 from mockingjay.moves.cluster import Clusters
+from mockingjay.settings import settings
 
 
 def planted(count=60, units=5, dim=4, spread=0.3):
@@ -69,6 +70,29 @@ def test_no_more_frames_are_taken_than_are_needed():
     clusters.fit(batches())
     assert len(taken) == 3 and clusters.shares.sum().item() == pytest.approx(1)
     assert (clusters.shares * 50).frac().abs().max() < 1e-4 and math.isfinite(clusters.centroids.sum().item())
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "said"),
+    [
+        ("hubert", ("clusters.frames=7",), r"objective\.clusters: the 7 frames .* must be at least units, 8"),
+        (
+            "hubert",
+            ("clusters.frames=8", "rounds=2", "later_units=9"),
+            r"objective: the 8 frames .* must be at least later_units, 9",
+        ),
+        (
+            "slu-bert",
+            ("encoder.frontend.frames=7",),
+            r"objective\.encoder\.frontend: the 7 frames .* must be at least units, 16",
+        ),
+    ],
+)
+def test_fewer_frames_to_look_in_than_units_are_refused(objective, changes, said):
+    with pytest.raises(ConfigError, match=f"^{said}; change it in the config or with --set$"):
+        settings(objective, "nano", [f"objective.{change}" for change in changes])
+    enough = ["objective.clusters.frames=8", "objective.later_units=9"]  # of rounds that do not come
+    assert settings("hubert", "nano", enough).objective.clusters.frames == 8
 
 
 def test_too_few_frames_are_refused():

@@ -8,6 +8,16 @@ from torch import Tensor
 _ROUNDS = 50  # at most
 
 
+def check_enough(frames: int, units: int, name: str = "units") -> None:
+    """Refuse to look for clusters in fewer frames than there are to be clusters, a setting called `name`.
+
+    Raises:
+        ValueError: There are fewer; a config's validator turns this into a ConfigError.
+    """
+    if frames < units:
+        raise ValueError(f"the {frames} frames that clusters are found in must be at least {name}, {units}")
+
+
 def squared_distances(
     frames: Float[Tensor, "frames dim"], centroids: Float[Tensor, "units dim"]
 ) -> Float[Tensor, "frames units"]:

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mockingjay.core.config import Config as Table
 from mockingjay.core.errors import DataError
 from mockingjay.core.types import Frames
-from mockingjay.encoders.k_means import k_means, squared_distances
+from mockingjay.encoders.k_means import check_enough, k_means, squared_distances
 
 
 class Clusters(nn.Module):
@@ -34,6 +34,11 @@ class Clusters(nn.Module):
         """Frames the clusters are found in, the first that come; at least the units (ours)."""
         seed: int = Field(default=0, ge=0, lt=2**63)
         """Of the first centroids."""
+
+        @model_validator(mode="after")
+        def _enough(self) -> "Clusters.Config":
+            check_enough(self.frames, self.units)
+            return self
 
     centroids: Float[Tensor, "units dim"]
     shares: Float[Tensor, " units"]  # zero until fitted

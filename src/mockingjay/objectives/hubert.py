@@ -32,6 +32,7 @@ from mockingjay.encoders.contexts.convolutional_transformer import Convolutional
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.mfcc import MFCC, MFCC_39
 from mockingjay.encoders.frontends.waveform import WAV2VEC2_512
+from mockingjay.encoders.k_means import check_enough
 from mockingjay.moves.cluster import Clusters
 from mockingjay.moves.label import Labels, nearest
 from mockingjay.moves.mask import Masks, choose_masked
@@ -82,10 +83,8 @@ class HuBERT(Objective):
                 raise ValueError(f"context.kind {context.kind!r} masks nothing, expected 'convolutional-transformer'")
             if self.rounds > 1 and self.layer > context.layers:
                 raise ValueError(f"layer {self.layer} is to be clustered, expected one of 0 to {context.layers}")
+            check_enough(self.clusters.frames, self.later_units if self.rounds > 1 else 0, "later_units")
             return self
-
-    teacher: Representation | None
-    clusters: Clusters
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class HuBERT(Objective):
         self.units = nn.Parameter(torch.empty(config.clusters.units, config.width).uniform_())
         self.cepstra = MFCC(config.cepstra)
         self.clusters = Clusters(config.clusters, self.cepstra.dim)
-        self.teacher = None
+        self.teacher: Representation | None = None
         self.labels: Labels | None = None
 
     def listen(self, open_representation: Callable[[str], Representation]) -> None:

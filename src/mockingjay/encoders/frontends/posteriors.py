@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from mockingjay.core.config import Config as Table
@@ -22,7 +22,7 @@ from mockingjay.encoders.frontends.frontend import Frontend
 from mockingjay.encoders.frontends.linear import Linear
 from mockingjay.encoders.frontends.log_mel import TERA_80, LogMel
 from mockingjay.encoders.frontends.stacked import Stacked
-from mockingjay.encoders.k_means import k_means, squared_distances
+from mockingjay.encoders.k_means import check_enough, k_means, squared_distances
 
 SPECTRAL: dict[str, type[Frontend]] = {"log-mel": LogMel, "fbank": Fbank, "linear": Linear, "stacked": Stacked}
 
@@ -47,6 +47,11 @@ class Posteriors(Frontend):
             TERA_80
         )
         """The frontend whose frames are clustered; a frame's level is their mean, which cepstra do not have."""
+
+        @model_validator(mode="after")
+        def _enough(self) -> "Posteriors.Config":
+            check_enough(self.frames, self.units)
+            return self
 
     centroids: Float[Tensor, "units dim"]
     scale: Float[Tensor, ""]  # mean squared distance to the nearest centroid; zero until fitted
