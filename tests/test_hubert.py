@@ -86,6 +86,15 @@ def test_the_loss_is_what_a_loop_finds(share):
     assert set(parts) == {"accuracy"} and 0 <= parts["accuracy"] <= weight
 
 
+def test_cosines_are_single_precision_under_autocast():
+    objective = nano()
+    hidden = torch.randn(2, 7, objective.encoder.dim)
+    with torch.autocast("cpu", torch.bfloat16):
+        told, scores = objective.head(hidden), objective._compare(hidden)
+    assert told.dtype == torch.bfloat16
+    assert torch.equal(scores, F.normalize(told.float(), dim=-1) @ F.normalize(objective.units, dim=-1).T / 0.1)
+
+
 def test_a_teacher_is_heard_and_never_trained():
     objective, batch = nano("objective.teacher=random:mockingjay/nano@3", "objective.layer=2"), batch_of()
     teacher = open_representation("random:mockingjay/nano@3")

@@ -242,6 +242,17 @@ def test_codes_in_use_are_counted_in_single_precision_under_autocast():
     assert torch.equal(found, in_use(shares, valid))
 
 
+def test_cosines_are_compared_in_single_precision_under_autocast():
+    objective, batch = nano(), batch_of()
+    told, values = F.normalize(torch.randn(2, 4, 30, 16), dim=-1)
+    targets = Frames(values, torch.tensor([30, 24, 9, 26]))
+    drawn, told = objective._distract(targets, batch, Draw(0)), objective._direct(told)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = objective._contrast(told, targets, drawn)
+    expected = objective._contrast(told, targets, drawn)
+    assert torch.equal(found.sum, expected.sum) and found.weight == 89
+
+
 def test_gradients_are_scaled_and_frames_stay():
     values = torch.randn(2, 5, 3, requires_grad=True)
     frames = scale_gradient(Frames(values, torch.tensor([5, 3])), 0.1)

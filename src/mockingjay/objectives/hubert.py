@@ -187,8 +187,9 @@ class HuBERT(Objective):
 
     def _compare(self, hidden: Float[Tensor, "batch steps dim"]) -> Float[Tensor, "batch steps units"]:
         """Score clusters by the cosine of their vectors with what is told (equation 3)."""
-        told = F.normalize(self.head(hidden).float(), dim=-1)
-        return told @ F.normalize(self.units.float(), dim=-1).T / self.config.temperature
+        told = self.head(hidden).float()
+        with torch.autocast(told.device.type, enabled=False):  # bfloat16 has steps of 0.06 where cosines over 0.1 end
+            return F.normalize(told, dim=-1) @ F.normalize(self.units.float(), dim=-1).T / self.config.temperature
 
     def _trivial(
         self, wanted: Int[Tensor, "batch steps"], weights: Float[Tensor, "batch steps"]
