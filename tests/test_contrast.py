@@ -149,6 +149,16 @@ def test_an_utterance_without_a_later_frame_is_not_scored():
     assert told.grad.abs().sum() == 0
 
 
+def test_a_frame_without_others_costs_what_chance_costs_and_teaches_nothing():
+    frames = frames_of((1,))
+    told = torch.randn(1, 1, 1, 4, requires_grad=True)
+    loss = info_nce(compare(told, frames, drawn("sequence", frames, people("a"), count=3), first=0), True)
+    assert loss.weight == 1 and loss.sum.item() == pytest.approx(math.log(4))
+    assert loss.parts["chance"].item() == pytest.approx(math.log(4))
+    loss.sum.backward()
+    assert told.grad.abs().max() < 1e-6
+
+
 def test_gradients_reach_true_frames_and_negatives_alike():
     frames = frames_of((6,))
     values = frames.values.clone().requires_grad_()

@@ -7,7 +7,8 @@ them, for they matter most (van den Oord et al. 2018, table 2). Drawn from the u
 them; drawn from the batch, batch-mates do, their order does not.
 
 Differs from the papers' codes: a negative is never the true frame itself, which the code of modified CPC lets happen
-now and then; every pair of a step and a later one inside the utterance is scored.
+now and then, unless there is no other: where wav2vec 2.0 masks a single step, that step costs what chance costs and
+teaches nothing; every pair of a step and a later one inside the utterance is scored.
 """
 
 import math
@@ -62,7 +63,7 @@ def draw_negatives(
     total = ends[:, -1, None, None]
     own = torch.arange(time, device=device)[:, None]
     place = (uniform * (total - 1)).long()
-    place = (place + (place >= own)).minimum(total - 1).flatten(1)  # all but the true frame
+    place = (place + (place >= own)).minimum(total - 1).flatten(1)  # all but the true frame, if there are others
     member = torch.searchsorted(ends, place, right=True)
     before = F.pad(ends, (1, -1)).gather(1, member)
     drawn = rows.gather(1, member) * time + place - before
