@@ -261,7 +261,20 @@ def test_noise_alone_is_compared_with_what_is_read():
 
 
 def test_a_visit_without_a_band_is_asked_nothing_on_channels():
-    objective = small("channel", "objective.channel.share=0.01").eval()  # of 80 channels: none
-    loss = objective(batch_of(), 0.0, Draw(0))
-    assert loss.weight == 0 and loss.sum == 0
-    loss.sum.backward()
+    objective, batch = small("channel", "objective.channel.share=0.02").eval(), batch_of((16_000,))
+    weights = set()
+    for seed in range(64):  # of 80 channels one is hidden, or none
+        loss = objective(batch, 0.0, Draw(seed))
+        weights.add(int(loss.weight))
+        if not objective._alter(batch, Draw(seed)).channels.any():
+            assert loss.weight == 0 and loss.sum == 0
+            loss.sum.backward()
+    assert weights == {0, 101}
+
+
+@pytest.mark.parametrize("preset", ["channel", "channel-magnitude"])
+def test_a_band_that_never_is_must_not_be_all_that_is_asked(preset):
+    said = r"objective\.channel\.share: 0\.01 of 80 channels is less than one, expected one at least .*; raise it or"
+    with pytest.raises(ConfigError, match=said):
+        small(preset, "objective.channel.share=0.01")
+    assert small("base", "objective.channel.share=0.01")(batch_of(), 0.0, Draw(0)).weight > 0

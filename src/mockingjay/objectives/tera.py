@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mockingjay.core import config
 from mockingjay.core.draw import Draw
+from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Batch, Loss
 from mockingjay.encoders.encoder import Encoder
 from mockingjay.encoders.frontends.log_mel import TERA_80
@@ -67,6 +68,13 @@ class TERA(Objective):
         self.head = rebuild.prediction_network(self.encoder.dim, self.encoder.frontend.dim)
         self.factor = rebuild.stacking(config.encoder.frontend)
         self.spans = config.time.in_steps(self.factor)
+        self.channels = self.encoder.frontend.dim // self.factor
+        self.widest = int(config.channel.share * self.channels)  # channels
+        if "channel" in config.axes and "time" not in config.axes and not self.widest:
+            raise ConfigError(
+                f"objective.channel.share: {config.channel.share} of {self.channels} channels is less than one, "
+                "expected one at least where nothing else is asked for; raise it or add 'time' to objective.axes"
+            )
 
     def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
         altered = self._alter(batch, draw)
@@ -97,10 +105,8 @@ class TERA(Objective):
         if "time" in config.axes:
             read, steps = hide(read, self.spans if self.training else self.spans.zeroed, draw, ids)
         if "channel" in config.axes:
-            mels = true.values.shape[2] // self.factor
-            widths = (0, int(config.channel.share * mels))
-            everywhere = torch.full((len(ids),), mels)
-            band = choose_bands(everywhere, mels, 1, widths, draw, ids, "channel")
+            everywhere = torch.full((len(ids),), self.channels)
+            band = choose_bands(everywhere, self.channels, 1, (0, self.widest), draw, ids, "channel")
             channels = band.to(true.values.device, non_blocking=True).repeat(1, self.factor)
             read = hide_channels(read, channels)
         return rebuild.Altered(read, true, steps, channels, self.factor)
