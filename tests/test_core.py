@@ -8,7 +8,7 @@ from mockingjay.core import errors
 from mockingjay.core.config import Config, assignments, overlay, read_toml, to_toml, validate
 from mockingjay.core.draw import Draw
 from mockingjay.core.errors import ConfigError, MachineError
-from mockingjay.core.files import write_atomically
+from mockingjay.core.files import write_atomically, writing
 from mockingjay.core.types import Frames, Grid, Hidden, Loss, Utterance, Waves
 
 
@@ -147,6 +147,13 @@ def test_files_are_whole_or_absent(tmp_path, monkeypatch):
     ):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("need", "told"), [(2_500_000, r"2\.5 MB needed, "), (0, "")])
+def test_the_room_that_is_needed_is_told_where_it_is_known(need, told, tmp_path):
+    said = rf"file: disk full, {told}[\d.]+ MB free; free some space and start the same command again$"
+    with pytest.raises(MachineError, match=said), writing(tmp_path / "file", need):
+        raise OSError(28, "No space left on device")
 
 
 def test_every_error_has_its_exit_code():

@@ -19,7 +19,6 @@ from mockingjay.train import checkpoint
 from mockingjay.train.ledger import locked
 
 NEWNS = 0x20000  # a mount namespace of one's own
-SAID = r"mockingjay: MachineError: \S+: .+, [\d.]+ MB needed, [\d.]+ MB free; free .+\n"
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def replacing(path: Path, need: int) -> Iterator[io.BufferedWriter]:
 
     Args:
         path: The place.
-        need: Bytes about to be written.
+        need: Bytes about to be written; 0: nobody knows.
 
     Raises:
         MachineError: The disk is full, read-only or not ours to write.
@@ -63,7 +63,7 @@ def writing(path: Path, need: int) -> Iterator[None]:
 
     Args:
         path: What is being written; named in the error.
-        need: Bytes about to be written.
+        need: Bytes about to be written; 0: nobody knows.
 
     Raises:
         MachineError: The disk is full, read-only or not ours to write.
@@ -79,8 +79,8 @@ def _sentence(path: Path, need: int, error: OSError) -> str:
         folder = next((parent for parent in (path, *path.parents) if parent.is_dir()), Path("/"))
         words = "file size limit reached" if error.errno == errno.EFBIG else "disk full"
         free = shutil.disk_usage(folder).free
-        room = f"{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free"
-        return f"{path}: {words}, {room}; free some space and start the same command again"
+        needed = f"{need / 1e6:.1f} MB needed, " if need else ""
+        return f"{path}: {words}, {needed}{free / 1e6:.1f} MB free; free some space and start the same command again"
     return (
         f"{path}: cannot be written ({error.strerror}), expected a writable folder; "
         "choose another --out or mend its permissions"
