@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -9,7 +10,7 @@ from command import mockingjay, refuses, works
 from shortcuts import quick_probes, stopping
 from test_pretrain import contents
 
-from mockingjay.core.errors import TrainingError
+from mockingjay.core.errors import DataError, TrainingError
 from mockingjay.objectives.apc import APC
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.studies import compare as library
@@ -149,6 +150,22 @@ def test_interrupted_and_resumed(talking, whole, tmp_path, monkeypatch):
     assert {row["representation"] for row in rows_of(out)} == {"mel"}
     works(*command(talking, out), "--quiet")
     assert rows_of(out) == rows_of(whole[0])
+
+
+def test_a_second_comparison_is_refused_while_the_first_one_probes(talking, tmp_path, monkeypatch):
+    words, refused = command(talking, tmp_path / "run", "apc"), []
+
+    def meanwhile(name, *more, **named):
+        with monkeypatch.context() as patch:
+            patch.setattr("mockingjay.pretrain.scan", pytest.fail)
+            refuses(5, rf"another run is writing here \(process {os.getpid()} on ", *words)
+        refused.append(name)
+        raise DataError("mel: that is enough, expected more; go on")
+
+    monkeypatch.setattr(library, "probe", meanwhile)
+    for _ in range(2):  # what has failed has let the folder go
+        refuses(3, "mel: that is enough", *words)
+    assert refused == ["mel", "mel"]
 
 
 def test_presets_of_their_own(talking, tmp_path, monkeypatch):

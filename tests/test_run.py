@@ -1,4 +1,6 @@
+import importlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -101,6 +103,23 @@ def test_another_run_stays_as_it_is(whole, tmp_path):
     after = contents(out)
     assert before.keys() == after.keys()
     assert all(before[path] == after[path] for path in before if path.name != "scan.jsonl")
+
+
+def test_a_second_run_is_refused_whatever_the_first_is_at(tmp_path, monkeypatch):
+    """Before it reads or writes anything: while the baselines are probed, and what has been trained."""
+    module, refused = importlib.import_module("mockingjay.run"), []
+    words = command(corpus(tmp_path / "data", speakers=1), tmp_path / "run", 1)
+
+    def meanwhile(name, *more):
+        with monkeypatch.context() as patch:
+            patch.setattr("mockingjay.pretrain.scan", pytest.fail)
+            refuses(5, rf"another run is writing here \(process {os.getpid()} on ", *words)
+        refused.append(name)
+        return questions.probe(name, *more)
+
+    monkeypatch.setattr(module, "probe", meanwhile)
+    works(*words)
+    assert refused == ["mel", "random:mockingjay", "mockingjay"]
 
 
 def test_a_budget_and_no_labels(tmp_path):

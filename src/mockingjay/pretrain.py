@@ -8,8 +8,8 @@ import itertools
 import json
 import math
 import signal
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -65,7 +65,16 @@ class Pretrained:
 
 
 def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], None]) -> Health:
+    """Look at a corpus as `examined` does, whose errors it raises, and let the folder go."""
+    with examined(corpus, chosen, out, say) as health:
+        return health
+
+
+@contextmanager
+def examined(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], None]) -> Iterator[Health]:
     """Decode everything once; what is refused is named in quarantine.jsonl and must stay within its budget.
+
+    The folder is held for as long as this is open.
 
     Raises:
         ConfigError: The folder holds a run with other settings.
@@ -83,10 +92,10 @@ def examine(corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], No
     with writing(out, 0):
         out.mkdir(parents=True, exist_ok=True)
     with ledger.locked(out) if alone() else nullcontext():
-        return _examined(corpus, chosen, out, say, least, encoder.reads)
+        yield _scanned(corpus, chosen, out, say, least, encoder.reads)
 
 
-def _examined(
+def _scanned(
     corpus: Corpus, chosen: Settings, out: Path, say: Callable[[str], None], least: float, reads: int | None
 ) -> Health:
     wanted = chosen.batches.minimum
@@ -120,6 +129,7 @@ def pretrain(
     device: str = "auto",
     start: Encoder | Objective | None = None,
     say: Callable[[str], None] = lambda line: None,
+    hold: Callable[[Path], AbstractContextManager[Any]] = ledger.locked,
 ) -> Pretrained:
     """Train an objective, or continue the run in `out`, in as many rounds as the settings say.
 
@@ -131,6 +141,7 @@ def pretrain(
         device: "auto", "cpu", "cuda" or "cuda:<index>".
         start: What the first round goes on from instead of random weights: an encoder, or an objective with its heads.
         say: Told a line at a time.
+        hold: Holds the folder meanwhile; `nullcontext` where the caller does, as within `examined`.
 
     Raises:
         ConfigError: The folder holds another run, or the settings contradict each other.
@@ -143,7 +154,7 @@ def pretrain(
     with ExitStack() as stack:
         group = stack.enter_context(joined(device))
         if group.writes:
-            stack.enter_context(ledger.locked(out))
+            stack.enter_context(hold(out))
         stop = stack.enter_context(listening())
         for number, (each, folder) in enumerate(listed, 1):
             if group.any(folder != out and encoder_folder(folder) is not None):  # and all wait for who writes

@@ -8,6 +8,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from mockingjay.data.batches import Once
 from mockingjay.data.manifest import Corpus
 from mockingjay.data.scan import Health
 from mockingjay.data.splits import hold_out
-from mockingjay.downstream.questions import learnable, probe, questions
+from mockingjay.downstream.questions import Question, learnable, probe, questions
 from mockingjay.downstream.recognise import teach
 from mockingjay.encoders.encoder import Encoder, random_encoder
 from mockingjay.encoders.frontends import Recogniser
 from mockingjay.objectives import OBJECTIVES
 from mockingjay.open import open_representation
-from mockingjay.pretrain import Pretrained, examine, pretrain
+from mockingjay.pretrain import Pretrained, examined, pretrain
 from mockingjay.report.page import write_page
 from mockingjay.report.run_report import run_page
 from mockingjay.report.tables import write_results
@@ -77,29 +78,24 @@ def run(
             "run: started by torchrun as several processes, expected one; start it by itself, or use pretrain and probe"
         )
     began, chosen = time.monotonic(), resolved(chosen)
-    health = examine(corpus, chosen, out, say)
-    asked = questions(health.corpus, seed, say)
-    learnt = learnable(health, asked)
-    recognise(chosen, out, learnt)
-    for question in asked:
-        question.parts.write(out / "splits" / f"{question.slug}.json")
-    untrained = _untrained(chosen, learnt, seed)
-    features = "mel" if untrained.reads is None else f"precomputed:{untrained.reads}"
-    kind, probes = chosen.objective.kind, out / "probes"
-    rows = [
-        *probe(features, features, open_representation(features), asked, probes / features.replace(":", "-"), say),
-        *probe(f"random:{kind}", f"random:{out.absolute()}@{seed}", untrained, asked, probes / f"random-{kind}", say),
-    ]
-    probing = sum(row["seconds"] for row in rows if row["representation"].startswith("random:"))
-    left = None
-    if budget is not None:
-        left = max(budget - (time.monotonic() - began) - probing - REPORT, 0.1 * budget)
-    trained = pretrain(chosen, learnt, out, budget=left, device=device, say=say)
-    if not trained.stopped:
-        rows += probe(kind, str(out.absolute()), trained.encoder, asked, probes / kind, say)
-        write_results(out / "results.json", rows)
-        write_page(out / "report" / "index.html", page(trained, health, rows, command))
-        write_results(out / "report" / "results.json", rows)
+    with examined(corpus, chosen, out, say) as health:  # nobody else writes there until the page is written
+        asked = questions(health.corpus, seed, say)
+        learnt = learnable(health, asked)
+        recognise(chosen, out, learnt)
+        for question in asked:
+            question.parts.write(out / "splits" / f"{question.slug}.json")
+        rows = _baselines(chosen, learnt, asked, out, seed, say)
+        probing = sum(row["seconds"] for row in rows if row["representation"].startswith("random:"))
+        left = None
+        if budget is not None:
+            left = max(budget - (time.monotonic() - began) - probing - REPORT, 0.1 * budget)
+        trained = pretrain(chosen, learnt, out, budget=left, device=device, say=say, hold=nullcontext)
+        if not trained.stopped:
+            kind = chosen.objective.kind
+            rows += probe(kind, str(out.absolute()), trained.encoder, asked, out / "probes" / kind, say)
+            write_results(out / "results.json", rows)
+            write_page(out / "report" / "index.html", page(trained, health, rows, command))
+            write_results(out / "report" / "results.json", rows)
     return Outcome(trained, tuple(rows), out / "report" / "index.html")
 
 
@@ -127,6 +123,24 @@ def page(trained: Pretrained, health: Health, rows: Sequence[Mapping[str, Any]],
         settings_toml=to_toml(trained.settings, comments=True),
         provenance=json.loads((out / "provenance.json").read_text("utf-8")),
     )
+
+
+def _baselines(
+    chosen: Settings,
+    learnt: Sequence[Utterance],
+    asked: Sequence[Question],
+    out: Path,
+    seed: int,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Probe what has learnt nothing: features as they are, and the encoder that the run begins with."""
+    kind, probes = chosen.objective.kind, out / "probes"
+    untrained = _untrained(chosen, learnt, seed)
+    features = "mel" if untrained.reads is None else f"precomputed:{untrained.reads}"
+    return [
+        *probe(features, features, open_representation(features), asked, probes / features.replace(":", "-"), say),
+        *probe(f"random:{kind}", f"random:{out.absolute()}@{seed}", untrained, asked, probes / f"random-{kind}", say),
+    ]
 
 
 def _untrained(chosen: Settings, utterances: Sequence[Utterance], seed: int) -> Encoder:

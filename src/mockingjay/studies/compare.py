@@ -18,7 +18,6 @@ from mockingjay.core.draw import address
 from mockingjay.core.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mockingjay.core.types import SAMPLE_RATE, Utterance
 from mockingjay.data.manifest import Corpus
-from mockingjay.data.scan import Health
 from mockingjay.data.splits import hold_out
 from mockingjay.downstream import fit
 from mockingjay.downstream.frozen import FrozenTraining
@@ -26,7 +25,7 @@ from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.questions import Question, difference, learnable, probe, prosody, questions
 from mockingjay.encoders.encoder import random_encoder
 from mockingjay.open import open_representation
-from mockingjay.pretrain import Pretrained, examine, pretrain
+from mockingjay.pretrain import Pretrained, examined, pretrain
 from mockingjay.settings import Settings
 from mockingjay.studies.cards import check_card, check_run, tested, write_card
 from mockingjay.train.validation import predictors
@@ -101,24 +100,25 @@ def compare(
         DataError: Nothing can be used, or too little.
         MachineError: No room, no permission, or another process is writing here.
     """
-    plain, health = _examine(contestants, corpus, out, say)
-    known = questions(health.corpus, seed, say)
-    known += prosody(health.corpus, known, seed)
-    asked = [question.at_most(UTTERANCES) for question in _widest(known)]
-    learnt = learnable(health, known)
-    _recognise(contestants, learnt, asked, out, budget, seed)
-    comparison = Comparison(health.corpus.name, dict(contestants))
-    train = partial(pretrain, budget=budget, device=device, say=say)
-    ask = partial(probe, asked=asked, say=say, probes=PROBES)
-    own = {plain: out / "probes" / plain.replace(":", "-")}
-    comparison.rows += ask(plain, plain, open_representation(plain), folder=own[plain])
-    yield comparison
-    for number, name in enumerate(contestants, 1):
-        say(f"{name}: {number} of {len(contestants)}")
-        _try(comparison, name, learnt, out, own, train, ask, seed, say)
+    plain, serving = _serving(contestants)
+    with examined(corpus, serving, out, say) as health:
+        known = questions(health.corpus, seed, say)
+        known += prosody(health.corpus, known, seed)
+        asked = [question.at_most(UTTERANCES) for question in _widest(known)]
+        learnt = learnable(health, known)
+        _recognise(contestants, learnt, asked, out, budget, seed)
+        comparison = Comparison(health.corpus.name, dict(contestants))
+        train = partial(pretrain, budget=budget, device=device, say=say)
+        ask = partial(probe, asked=asked, say=say, probes=PROBES)
+        own = {plain: out / "probes" / plain.replace(":", "-")}
+        comparison.rows += ask(plain, plain, open_representation(plain), folder=own[plain])
         yield comparison
-        if comparison.stopped:
-            return
+        for number, name in enumerate(contestants, 1):
+            say(f"{name}: {number} of {len(contestants)}")
+            _try(comparison, name, learnt, out, own, train, ask, seed, say)
+            yield comparison
+            if comparison.stopped:
+                return
 
 
 def _try(
@@ -166,14 +166,11 @@ def _beside(row: Row, places: Mapping[str, Path]) -> Row:
     return {**row, "over": {name: asdict(each) | {"verdict": each.verdict} for name, each in found.items() if each}}
 
 
-def _examine(
-    contestants: Mapping[str, Settings], corpus: Corpus, out: Path, say: Callable[[str], None]
-) -> tuple[str, Health]:
-    """Look at the corpus as it serves all objectives, and name the features that all encoders are measured against.
+def _serving(contestants: Mapping[str, Settings]) -> tuple[str, Settings]:
+    """Name the features that all encoders are measured against, and the settings by which a corpus serves all of them.
 
     Raises:
         ConfigError: No corpus can be read by all of them.
-        DataError: Nothing can be used, or too little.
     """
     shapes = {name: random_encoder(chosen.objective.encoder, 0) for name, chosen in contestants.items()}
     reads = {shape.reads for shape in shapes.values()}
@@ -185,9 +182,9 @@ def _examine(
     least = {
         name: max(each.batches.minimum, shapes[name].receptive / SAMPLE_RATE) for name, each in contestants.items()
     }
-    health = examine(corpus, contestants[max(least, key=least.__getitem__)], out, say)  # serves it, and all are served
     (width,) = reads
-    return "mel" if width is None else f"precomputed:{width}", health
+    features = "mel" if width is None else f"precomputed:{width}"
+    return features, contestants[max(least, key=least.__getitem__)]  # what serves this one serves all
 
 
 def _widest(asked: Sequence[Question]) -> list[Question]:
