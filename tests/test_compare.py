@@ -11,6 +11,8 @@ from shortcuts import quick_probes, stopping
 from test_pretrain import contents
 
 from mockingjay.core.errors import DataError, TrainingError
+from mockingjay.downstream.features import device_of
+from mockingjay.downstream.questions import probe
 from mockingjay.objectives.apc import APC
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.studies import compare as library
@@ -216,3 +218,16 @@ def test_the_same_audio_under_another_name_is_not_heard_either(tmp_path):
     health = scan(Corpus("made", (*utterances, copy)), 0.1)
     learnt = {each.id for each in learnable(health, [asked])}
     assert learnt == {each.id for each in utterances} - {each.id for each in asked.parts.test}
+
+
+@pytest.mark.gpu
+def test_on_cuda_all_that_is_probed_is_there(talking, tmp_path, monkeypatch):
+    seen = []
+
+    def noting(name, opened, representation, **named):
+        seen.append((name, device_of(representation).type))
+        return probe(name, opened, representation, **named)
+
+    monkeypatch.setattr(library, "probe", noting)
+    works(*command(talking, tmp_path / "run", "apc", 2), "--device", "cuda")
+    assert seen == [(name, "cuda") for name in ("mel", "random:apc", "apc")]

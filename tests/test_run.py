@@ -11,6 +11,7 @@ from speech_like import corpus
 from test_pretrain import SMALL, contents, final, steps_of
 
 from mockingjay.downstream import questions
+from mockingjay.downstream.features import device_of
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.pretrain import TRIAL
 
@@ -152,3 +153,16 @@ def test_without_audio_it_is_the_embedded_corpus(talking, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     works("run", *SMALL, "--set", "train.steps=1", "--quiet")
     assert Path("runs/mockingjay-talking/report/index.html").is_file()
+
+
+@pytest.mark.gpu
+def test_on_cuda_all_that_is_probed_is_there(talking, tmp_path, monkeypatch):
+    seen = []
+
+    def noting(name, opened, representation, *more):
+        seen.append((name, device_of(representation).type))
+        return questions.probe(name, opened, representation, *more)
+
+    monkeypatch.setattr(importlib.import_module("mockingjay.run"), "probe", noting)
+    works(*command(talking, tmp_path / "run", 1), "--device", "cuda")
+    assert seen == [(name, "cuda") for name in ("mel", "random:mockingjay", "mockingjay")]

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mockingjay.core.config import to_toml
 from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Utterance
@@ -32,7 +34,7 @@ from mockingjay.report.run_report import run_page
 from mockingjay.report.tables import write_results
 from mockingjay.rounds import recognise, resolved
 from mockingjay.settings import Settings
-from mockingjay.train.distributed import alone
+from mockingjay.train.distributed import alone, device_called
 
 REPORT = 10.0  # seconds kept back from the budget for pictures and the page
 
@@ -77,14 +79,14 @@ def run(
         raise ConfigError(
             "run: started by torchrun as several processes, expected one; start it by itself, or use pretrain and probe"
         )
-    began, chosen = time.monotonic(), resolved(chosen)
+    began, chosen, place = time.monotonic(), resolved(chosen), device_called(device)
     with examined(corpus, chosen, out, say) as health:  # nobody else writes there until the page is written
         asked = questions(health.corpus, seed, say)
         learnt = learnable(health, asked)
         recognise(chosen, out, learnt)
         for question in asked:
             question.parts.write(out / "splits" / f"{question.slug}.json")
-        rows = _baselines(chosen, learnt, asked, out, seed, say)
+        rows = _baselines(chosen, learnt, asked, out, place, seed, say)
         probing = sum(row["seconds"] for row in rows if row["representation"].startswith("random:"))
         left = None
         if budget is not None:
@@ -130,24 +132,27 @@ def _baselines(
     learnt: Sequence[Utterance],
     asked: Sequence[Question],
     out: Path,
+    place: torch.device,
     seed: int,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Probe what has learnt nothing: features as they are, and the encoder that the run begins with."""
     kind, probes = chosen.objective.kind, out / "probes"
-    untrained = _untrained(chosen, learnt, seed)
+    untrained = _untrained(chosen, learnt, place, seed)
     features = "mel" if untrained.reads is None else f"precomputed:{untrained.reads}"
+    plain = open_representation(features).to(place)
     return [
-        *probe(features, features, open_representation(features), asked, probes / features.replace(":", "-"), say),
+        *probe(features, features, plain, asked, probes / features.replace(":", "-"), say),
         *probe(f"random:{kind}", f"random:{out.absolute()}@{seed}", untrained, asked, probes / f"random-{kind}", say),
     ]
 
 
-def _untrained(chosen: Settings, utterances: Sequence[Utterance], seed: int) -> Encoder:
+def _untrained(chosen: Settings, utterances: Sequence[Utterance], place: torch.device, seed: int) -> Encoder:
     """Make the encoder a run begins with: random weights, and a frontend that has seen what the run will show it."""
     encoder = random_encoder(chosen.objective.encoder, seed)
     if isinstance(encoder.frontend, Recogniser):
         teach(encoder.frontend, open_representation)
+    encoder.to(place)
     train = hold_out(utterances, chosen.upkeep.held_out, chosen.batches.seed)["train"]
-    encoder.frontend.fit(batch.waves for batch in Once(train, chosen.batches))
+    encoder.frontend.fit(batch.waves for batch in Once(train, chosen.batches, place))
     return encoder

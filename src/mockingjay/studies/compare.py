@@ -20,6 +20,7 @@ from mockingjay.core.types import SAMPLE_RATE, Utterance
 from mockingjay.data.manifest import Corpus
 from mockingjay.data.splits import hold_out
 from mockingjay.downstream import fit
+from mockingjay.downstream.features import device_of
 from mockingjay.downstream.frozen import FrozenTraining
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.questions import Question, difference, learnable, probe, prosody, questions
@@ -28,6 +29,7 @@ from mockingjay.open import open_representation
 from mockingjay.pretrain import Pretrained, examined, pretrain
 from mockingjay.settings import Settings
 from mockingjay.studies.cards import check_card, check_run, tested, write_card
+from mockingjay.train.distributed import device_called
 from mockingjay.train.validation import predictors
 
 Row = Mapping[str, Any]
@@ -101,6 +103,7 @@ def compare(
         MachineError: No room, no permission, or another process is writing here.
     """
     plain, serving = _serving(contestants)
+    place = device_called(device)
     with examined(corpus, serving, out, say) as health:
         known = questions(health.corpus, seed, say)
         known += prosody(health.corpus, known, seed)
@@ -111,7 +114,7 @@ def compare(
         train = partial(pretrain, budget=budget, device=device, say=say)
         ask = partial(probe, asked=asked, say=say, probes=PROBES)
         own = {plain: out / "probes" / plain.replace(":", "-")}
-        comparison.rows += ask(plain, plain, open_representation(plain), folder=own[plain])
+        comparison.rows += ask(plain, plain, open_representation(plain).to(place), folder=own[plain])
         yield comparison
         for number, name in enumerate(contestants, 1):
             say(f"{name}: {number} of {len(contestants)}")
@@ -145,7 +148,8 @@ def _try(
         shape = address(chosen.objective.encoder.model_dump_json(), seed)  # objectives of one shape share it
         probes = out / "probes"
         places = {**own, f"random:{name}": probes / f"random-{shape:016x}", name: probes / name}
-        rows = ask(f"random:{name}", opened, open_representation(opened), folder=places[f"random:{name}"])
+        untrained = open_representation(opened).to(device_of(trained.encoder))
+        rows = ask(f"random:{name}", opened, untrained, folder=places[f"random:{name}"])
         rows += ask(name, run, trained.encoder, folder=places[name])
     except (TrainingError, DataError, ConfigError, CheckpointError) as error:
         say(f"{name} failed: {error}")
