@@ -1,5 +1,6 @@
 import copy
 import itertools
+import math
 import os
 import signal
 from dataclasses import replace
@@ -15,6 +16,7 @@ from mockingjay.core.errors import CheckpointError, ConfigError, MachineError, T
 from mockingjay.core.types import Batch, Loss, Waves
 from mockingjay.data.batches import BatchPlan, Loader
 from mockingjay.train import precision, signals
+from mockingjay.train.distributed import Group
 from mockingjay.train.estimate import Estimate, estimate
 from mockingjay.train.loop import Run, _Stopwatch
 from mockingjay.train.optimiser import Optimiser
@@ -207,6 +209,27 @@ def test_stops_before_a_step_that_is_not_finite(value):
     assert "last whole step 2: " in text
     assert run.step == 2
     assert equal(kept[0], run.learner.state_dict()) and equal(kept[1], run.optimiser.tensors())
+
+
+@pytest.mark.parametrize(
+    ("ours", "losses", "gradients", "said"),
+    [
+        (1.0, math.nan, math.nan, "of another rank, which names them"),
+        (math.nan, 0.0, 0.0, "{named}"),
+        (1.0, 0.0, math.nan, "{named} or another rank's"),
+    ],
+)
+def test_of_several_ranks_each_names_its_own_utterances(ours, losses, gradients, said, monkeypatch):
+    """The other rank adds a loss, or only a gradient, that is not finite, or nothing to one that was so already."""
+    shares = iter((losses, gradients))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.add_(next(shares)))
+    ids = [each.id for each in loader().plan.step(0)[1]]
+    (batch,) = next(loader().steps())
+    batch = replace(batch, waves=Waves(batch.waves.samples * ours, batch.waves.lengths))
+    with pytest.raises(TrainingError) as caught:
+        next(Run(Toy(), settings(), group=Group(ranks=2)).ticks([(batch,)]))
+    named = f"{', '.join(ids[:3])} and {len(ids) - 3} more"
+    assert f"(utterances {said.format(named=named)}), expected finite numbers; " in str(caught.value)
 
 
 def test_a_step_can_be_skipped_on_the_device():

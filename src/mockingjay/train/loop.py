@@ -6,6 +6,7 @@ summed loss is divided by the summed weight over all ranks and accumulation step
 checkpoint holds.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ class Run:
         self._autocast = autocast(config.precision, self.device)
         norms = filter(follows_batches, learner.modules())
         self._followed = [value for norm in norms for value in norm.buffers()]  # all that a forward pass changes
-        self._watch = _Watch(self.device)
+        self._watch = _Watch(self.device, self.group.ranks)
         if config.compile == "on":
             _compile(learner)
 
@@ -203,6 +204,7 @@ class Run:
         # These statistics have seen a step that is not finite before anybody knows.
         before = [value.clone() for value in self._followed] if self.device.type == "cpu" else []
         totals, names = self._accumulate(micro_batches, progress)
+        own = totals[0].clone()
         self.group.sum(totals)
         self.group.sum(self.optimiser.gradients)
         # A step in which nothing was scored has sum 0 and gradient 0; it is divided by 1.
@@ -211,7 +213,7 @@ class Run:
         self._watch.settle()
         try:
             utterances = [each for batch in micro_batches for each in batch.utterances]
-            skip = self._watch.look(self.step, totals[0], norm, utterances)
+            skip = self._watch.look(self.step, totals[0], norm, own, utterances)
         except TrainingError:
             for value, old in zip(self._followed, before):
                 value.copy_(old)
@@ -298,16 +300,29 @@ class _Watch:
     never waits.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+    def __init__(self, device: torch.device, ranks: int) -> None:
+        self._cuda, self._ranks = device.type == "cuda", ranks
         self._seen: tuple[int, Tensor, Sequence[Utterance]] | None = None
         self._copied = torch.cuda.Event() if self._cuda else None
 
     def look(
-        self, step: int, loss: Float[Tensor, ""], norm: Float[Tensor, ""], utterances: Sequence[Utterance]
+        self,
+        step: int,
+        loss: Float[Tensor, ""],
+        norm: Float[Tensor, ""],
+        own: Float[Tensor, ""],
+        utterances: Sequence[Utterance],
     ) -> Float[Tensor, ""] | None:
-        """Look at a step before it is taken; what is returned tells the optimiser on CUDA to skip it."""
-        figures = torch.stack([loss, norm])
+        """Look at a step before it is taken; what is returned tells the optimiser on CUDA to skip it.
+
+        Args:
+            step: Steps done.
+            loss: Summed over all ranks, as are the gradients.
+            norm: Of the gradients.
+            own: The part of the loss that this rank's utterances have.
+            utterances: This rank's.
+        """
+        figures = torch.stack([loss, norm, own])
         self._seen = (step, figures.to("cpu", non_blocking=True), utterances)
         if self._copied is None:
             self.settle()
@@ -323,14 +338,21 @@ class _Watch:
         if self._copied is not None:
             self._copied.synchronize()
         if not torch.isfinite(figures).all():
-            loss, norm = figures.tolist()
-            named = ", ".join(each.id for each in utterances[:_NAMED])
-            more = f" and {len(utterances) - _NAMED} more" if len(utterances) > _NAMED else ""
+            loss, norm, own = figures.tolist()
             raise TrainingError(
-                f"step {step + 1}: gradient norm is {norm} and the summed loss {loss} (utterances {named}{more}), "
-                "expected finite "
-                f"numbers; last whole step {step}: look at these recordings or lower the learning rate"
+                f"step {step + 1}: gradient norm is {norm} and the summed loss {loss} "
+                f"(utterances {self._whose(loss, own, utterances)}), expected finite numbers; "
+                f"last whole step {step}: look at these recordings or lower the learning rate"
             )
+
+    def _whose(self, loss: float, own: float, utterances: Sequence[Utterance]) -> str:
+        """Name the utterances a step may have failed by: not this rank's where the loss of another rank's did it."""
+        if math.isfinite(own) and not math.isfinite(loss):
+            return "of another rank, which names them"
+        named = ", ".join(each.id for each in utterances[:_NAMED])
+        more = f" and {len(utterances) - _NAMED} more" if len(utterances) > _NAMED else ""
+        perhaps = " or another rank's" if math.isfinite(own) and self._ranks > 1 else ""
+        return named + more + perhaps
 
 
 def _shape(shape: Sequence[int] | None) -> str:
