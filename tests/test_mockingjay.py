@@ -10,6 +10,7 @@ from mockingjay.core.errors import ConfigError
 from mockingjay.objectives import build_objective
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.settings import settings
+from mockingjay.train.loop import Run
 
 SMALL = [
     "objective.encoder.context.dim=32",
@@ -92,7 +93,23 @@ def test_dumb_predictors_are_measured_on_the_same_cells():
     loss = objective(batch_of(), 0.0, Draw(0))
     assert set(loss.parts) == {"utterance mean", "copy last", "interpolation"}
     assert loss.parts["interpolation"] < loss.parts["copy last"]
-    assert objective.train()(batch_of(), 0.0, Draw(0)).parts == {}
+
+
+@pytest.mark.parametrize("name", ["mockingjay", "tera", "audio-albert", "masked-reconstruction", "mpc"])
+def test_the_log_tells_the_share_of_frames_that_was_hidden(name):
+    objective, batch = build_objective(settings(name, "nano").objective).train(), batch_of()
+    objective.prepare([batch])
+    altered = objective._alter(batch, Draw(0, 0))
+    share = altered.steps.sum().item() / altered.true.lengths.sum().item()
+    (tick,) = Run(objective, Run.Config(steps=1)).ticks([(batch,)])
+    assert tick.row()["hidden"] == pytest.approx(share, rel=1e-5) and 0 < share < 1
+
+
+def test_the_share_of_hidden_frames_is_told_in_training_and_where_time_is_hidden():
+    objective = small("tiny")
+    assert set(objective.train()(batch_of(), 0.0, Draw(0)).parts) == {"hidden"}
+    noisy = build_objective(settings("tera", "nano", ['objective.axes=["magnitude"]']).objective)
+    assert noisy.train()(batch_of(), 0.0, Draw(0)).parts == {}
 
 
 def test_spans_are_fresh_every_epoch():

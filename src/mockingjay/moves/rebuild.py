@@ -125,6 +125,15 @@ def score(
 
 
 @torch.no_grad()
+def realised(altered: Altered, weight: Float[Tensor, ""]) -> dict[str, Float[Tensor, ""]]:
+    """Tell which share of the steps the draw came to hide, as a part of a loss; of several batches each has its weight.
+
+    Steps that were drawn and stay as they are count among them; channels that are hidden in all steps do not.
+    """
+    return {"hidden": altered.steps.sum() / altered.true.lengths.sum().clamp(min=1) * weight}
+
+
+@torch.no_grad()
 def trivial(altered: Altered, distance: Distance) -> dict[str, Float[Tensor, ""]]:
     """Sum the same distances for the dumb predictors, which know the visible cells' true values.
 

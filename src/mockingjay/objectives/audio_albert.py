@@ -63,7 +63,7 @@ class AudioALBERT(Objective):
     def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
         altered = self._alter(batch, draw)
         scored = rebuild.score(self.head, self.encoder.context(altered.read).last, altered, "l1")
-        return Loss(*scored, {} if self.training else rebuild.trivial(altered, "l1"))
+        return Loss(*scored, rebuild.realised(altered, scored[1]) if self.training else rebuild.trivial(altered, "l1"))
 
     @classmethod
     def measure(cls, config: Config) -> str:

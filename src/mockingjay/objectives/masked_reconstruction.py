@@ -81,7 +81,7 @@ class MaskedReconstruction(Objective):
     def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
         altered = self._alter(batch, draw)
         scored = rebuild.score(self.head, self.encoder.context(altered.read).last, altered, "l2")
-        return Loss(*scored, {} if self.training else rebuild.trivial(altered, "l2"))
+        return Loss(*scored, rebuild.realised(altered, scored[1]) if self.training else rebuild.trivial(altered, "l2"))
 
     @classmethod
     def measure(cls, config: Config) -> str:

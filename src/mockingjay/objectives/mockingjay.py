@@ -72,8 +72,9 @@ class Mockingjay(Objective):
         altered = self._alter(batch, draw)
         hidden = self.encoder.context(altered.read).last
         distance = self.config.distance
-        parts = {} if self.training else rebuild.trivial(altered, distance)
-        return Loss(*rebuild.score(self.head, hidden, altered, distance), parts)
+        scored = rebuild.score(self.head, hidden, altered, distance)
+        parts = rebuild.realised(altered, scored[1]) if self.training else rebuild.trivial(altered, distance)
+        return Loss(*scored, parts)
 
     @classmethod
     def measure(cls, config: Config) -> str:

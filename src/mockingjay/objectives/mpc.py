@@ -54,9 +54,8 @@ class MPC(Objective):
     def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
         altered = self._alter(batch, draw)
         hidden = self.encoder.context(rebuild.unstacked(altered.read, self.factor)).last
-        return Loss(
-            *rebuild.score(self.head, hidden, altered, "l1"), {} if self.training else rebuild.trivial(altered, "l1")
-        )
+        scored = rebuild.score(self.head, hidden, altered, "l1")
+        return Loss(*scored, rebuild.realised(altered, scored[1]) if self.training else rebuild.trivial(altered, "l1"))
 
     @classmethod
     def measure(cls, config: Config) -> str:

@@ -79,7 +79,8 @@ class TERA(Objective):
     def forward(self, batch: Batch, progress: float, draw: Draw) -> Loss:
         altered = self._alter(batch, draw)
         scored = rebuild.score(self.head, self.encoder.context(altered.read).last, altered, self.config.distance)
-        return Loss(*scored, {} if self.training else self._trivial(altered))
+        hidden = rebuild.realised(altered, scored[1]) if "time" in self.config.axes else {}
+        return Loss(*scored, hidden if self.training else self._trivial(altered))
 
     @classmethod
     def measure(cls, config: Config) -> str:
