@@ -2,8 +2,10 @@ import copy
 import itertools
 import math
 import os
+import re
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from mockingjay.core.draw import Draw
 from mockingjay.core.errors import CheckpointError, ConfigError, MachineError, TrainingError
 from mockingjay.core.types import Batch, Loss, Waves
 from mockingjay.data.batches import BatchPlan, Loader
-from mockingjay.train import precision, signals
+from mockingjay.train import pace, precision, signals
 from mockingjay.train.distributed import Group
 from mockingjay.train.estimate import Estimate, estimate
 from mockingjay.train.loop import Run, _Stopwatch
@@ -458,6 +460,18 @@ def test_recurrent_operations_are_not_counted():
 
     found = estimate(Recurrent(), settings(), list(itertools.islice(loader().steps(), 1)))
     assert found.flops is None and found.utilisation(next(Run(Toy(), settings()).ticks(loader().steps()))) is None
+
+
+def test_the_first_step_is_told_at_once_and_others_without_long_silence(monkeypatch):
+    clock, told = SimpleNamespace(now=100.0), []
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    keeper = pace.Pace(told.append, 20, 0)
+    for tick in Run(Toy(), settings()).ticks(loader().steps()):
+        clock.now += 8.0
+        keeper.tell(tick, None, tick.step == 20)
+    assert re.fullmatch(r"step 1/20  loss \d+\.\d{4}  \d+ s of audio per s  2 min 32 s left", told[0])
+    steps = [int(line.removeprefix("step ").partition("/")[0]) for line in told]
+    assert steps == [1, 4, 7, 10, 13, 16, 19, 20]
 
 
 def test_a_budget_becomes_steps():

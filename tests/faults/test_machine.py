@@ -2,10 +2,13 @@
 
 import ctypes
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import soundfile
@@ -19,6 +22,7 @@ from mockingjay.train import checkpoint
 from mockingjay.train.ledger import locked
 
 NEWNS = 0x20000  # a mount namespace of one's own
+ALIVE = 30  # seconds until a run has told its first step
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +126,27 @@ def test_a_second_run_is_refused_before_it_reads_or_writes_anything(speech, tmp_
 
 @pytest.mark.slow
 def test_a_poor_machine(tmp_path):
-    """A fresh process with 128 files, the C locale, no home, no network, another time zone and an odd name."""
+    """A fresh process with 128 files, the C locale, no home, no network, another time zone and an odd name.
+
+    It too gives a sign of life soon after its start: loss, speed and the time that is left.
+    """
     data = corpus(tmp_path / "data")
     soundfile.write(data / "é.wav", speech_like(16_000, 0).numpy(), 16_000)
     odd = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Pacific/Chatham"}
     homeless = {"HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none", "TMPDIR": str(tmp_path)}
     environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **odd, **homeless}
     words = [str(word) for word in command(data, tmp_path / "run", 2)]
-    process = subprocess.run([sys.executable, "-c", POOR, *words], env=environment, capture_output=True, timeout=600)
-    assert process.returncode == 0 and not process.stderr, process.stderr.decode()
+    began, line, pipe = time.monotonic(), b"nothing yet", subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", POOR, *words], env=environment, stdout=pipe, stderr=pipe) as process:
+        patience = threading.Timer(600, process.kill)
+        patience.start()
+        while line and not line.startswith(b"step "):
+            line = process.stdout.readline()
+        waited = time.monotonic() - began
+        _, errors = process.communicate()
+        patience.cancel()
+    assert process.returncode == 0 and not errors, errors.decode()
+    assert waited < ALIVE and re.match(rb"step 1/2  loss \d+\.\d+  \d+ s of audio per s  .*  \d+ s left$", line), line
     found = checkpoint.load_latest(tmp_path / "run" / "checkpoints", pytest.fail)
     assert found is not None and found.step == 2 and (tmp_path / "run" / "encoder" / "config.json").exists()
 
