@@ -11,6 +11,7 @@ from test_pretrain import contents
 from mockingjay.core.config import overlay
 from mockingjay.core.errors import TrainingError
 from mockingjay.data.corpora import open_corpus
+from mockingjay.downstream.features import device_of
 from mockingjay.downstream.probe import Probe
 from mockingjay.downstream.scores import Scores
 from mockingjay.pretrain import pretrain
@@ -312,3 +313,11 @@ def test_profiles_that_come_with_the_package_resolve():
         large = profile.settings("large", 0)
         assert large.objective.target.inner.kind == "linear" and large.objective.encoder.frontend.factor == 3
         assert all(len(getattr(profile, kind).live.learning_rates) > 1 for kind in ("frame", "utterance"))
+
+
+@pytest.mark.gpu
+def test_features_as_they_are_go_where_encoders_are_trained(talking, tmp_path):
+    profile = read_profile(str(write_profile(tmp_path)))
+    ground = prepare(profile, open_corpus(talking), tmp_path, 0, lambda line: None)
+    _, representation = ground.opened(CONTESTANTS[0], tmp_path, None, "cuda")
+    assert device_of(representation).type == "cuda"

@@ -26,6 +26,7 @@ from mockingjay.settings import Settings
 from mockingjay.studies.cards import check_card, check_run, extend_card, tested
 from mockingjay.studies.decks import statements
 from mockingjay.studies.decks.profiles import ENCODERS, Profile
+from mockingjay.train.distributed import device_called
 
 EPOCHS = 2  # of fine-tuning: what the 2 in FT2 says
 
@@ -90,16 +91,19 @@ class Ground:
         budget = self.profile.budget(encoder)
         return pretrain(self.settings[encoder], self.learnt, folder / encoder, budget=budget, device=device, say=say)
 
-    def opened(self, contestant: Contestant, encoders: Path, trained: Pretrained | None) -> tuple[str, Representation]:
+    def opened(
+        self, contestant: Contestant, encoders: Path, trained: Pretrained | None, device: str
+    ) -> tuple[str, Representation]:
         """Open a row's representation, with the name by which it opens again.
 
         Args:
             contestant: The row.
             encoders: The folder of the runs.
             trained: The row's encoder; none for features as they are.
+            device: Where these go; an untrained encoder goes where the trained one is.
         """
         if trained is None:
-            return self.profile.mel, open_representation(self.profile.mel)
+            return self.profile.mel, open_representation(self.profile.mel).to(device_called(device))
         run = str((encoders / contestant.encoder).absolute())
         if contestant.trained:
             return run, trained.encoder

@@ -101,7 +101,7 @@ def labels(
             outcome.settings[encoder] = trained.settings
         for contestant in CONTESTANTS:
             if contestant.encoder == encoder:
-                _, representation = ground.opened(contestant, encoders, trained)
+                _, representation = ground.opened(contestant, encoders, trained, device)
                 for column in profile.labels.columns:
                     ready = partial(_ready, ground, contestant, ground.asked[column], representation)
                     known |= _swept(ground, contestant, column, ready, out, say)

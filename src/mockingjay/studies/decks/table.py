@@ -98,7 +98,7 @@ def table(
             continue
         for contestant in CONTESTANTS:
             if contestant.encoder == encoder:
-                _measure(ground, contestant, trained, out, outcome, say)
+                _measure(ground, contestant, trained, out, device, outcome, say)
         order = [each.name for each in CONTESTANTS]
         outcome.rows.sort(key=lambda row: order.index(row["representation"]))
         outcome.said = [judge(each, partial(_kept, ground, outcome, out), TABLE) for each in table_statements()]
@@ -110,11 +110,12 @@ def _measure(
     contestant: Contestant,
     trained: Pretrained | None,
     out: Path,
+    device: str,
     outcome: Outcome,
     say: Callable[[str], None],
 ) -> None:
     """Fit a row's probes, or read them back."""
-    opened, representation = ground.opened(contestant, out, trained)
+    opened, representation = ground.opened(contestant, out, trained, device)
     name = contestant.name
     try:
         for column, question in ground.asked.items():
