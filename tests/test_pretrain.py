@@ -18,11 +18,14 @@ from speech_like import corpus
 from toy_learner import forked
 
 from mockingjay import audio
+from mockingjay.core.errors import ConfigError
 from mockingjay.core.types import Utterance
+from mockingjay.data.corpora import open_corpus
 from mockingjay.data.manifest import write_manifest
 from mockingjay.data.splits import hold_out
 from mockingjay.objectives.mockingjay import Mockingjay
 from mockingjay.pretrain import TRIAL
+from mockingjay.settings import settings
 from mockingjay.train import checkpoint, precision
 from mockingjay.train.collapse import Monitor
 
@@ -503,3 +506,10 @@ def test_the_other_rank_does_not_wait_for_one_that_failed(speech, tmp_path):
 def test_a_run_is_for_one_process(speech, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     refuses(2, "run: started by torchrun as several processes", "run", speech, "--out", tmp_path / "run")
+    options = ("--data", speech, "--out", tmp_path / "run")
+    refuses(2, "compare: started by torchrun as several processes, expected one; start it by itself", "compare", *options)
+    refuses(2, "probe: started by torchrun as several processes, expected one; start it by itself", "probe", "mel", *options)
+    run = importlib.import_module("mockingjay.run").run
+    with pytest.raises(ConfigError, match="run: started by torchrun as several processes, expected one"):
+        run(settings("mockingjay", "nano"), open_corpus(speech), tmp_path / "run", budget=None)
+    assert not (tmp_path / "run").exists()

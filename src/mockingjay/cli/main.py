@@ -1,5 +1,6 @@
 """The `mockingjay` command. Verbs import what they need when called, so that `--help` starts without torch."""
 
+import os
 import re
 import sys
 import traceback
@@ -26,7 +27,7 @@ from mockingjay.cli import (
     superb,
     table,
 )
-from mockingjay.core.errors import MachineError, MockingjayError, lacks_memory
+from mockingjay.core.errors import ConfigError, MachineError, MockingjayError, lacks_memory
 
 app = typer.Typer(
     name="mockingjay",
@@ -64,6 +65,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         _stand()
+        _start_once(arguments)
         with _room():
             app(arguments)
     except MockingjayError as error:
@@ -87,6 +89,16 @@ def _stand() -> None:
         raise MachineError(
             "current folder: it has been removed, expected one that is there; change to another and start again"
         ) from None
+
+
+def _start_once(arguments: list[str]) -> None:
+    """Refuse processes of torchrun that would all do the same, and write it over each other."""
+    verb = next(iter(arguments), "--help")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and verb != "pretrain" and not verb.startswith("-"):
+        raise ConfigError(
+            f"{verb}: started by torchrun as several processes, expected one; start it by itself, or use "
+            "pretrain, which several share"
+        )
 
 
 @contextmanager
