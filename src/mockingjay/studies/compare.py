@@ -93,7 +93,7 @@ def compare(
         corpus: As `open_corpus` read it.
         out: The comparison's folder.
         budget: Seconds of pre-training for each; none: `train.steps` of the settings.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
         seed: Of the probes' divisions and heads.
         say: Told a line at a time.
 

@@ -93,7 +93,7 @@ def attack(
         out: The study's folder.
         config: Countermeasures and features.
         budget: Seconds for all of it.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
         seed: Of divisions, weights, starts and intervals.
         say: Told a line at a time.
 

@@ -64,7 +64,7 @@ def forecast(
         study: The table, or the sweep over labels with what it trains of the table's encoders.
         out: The study's folder.
         encoders: The folder of the runs.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
         say: Told a line at a time.
 
     Raises:

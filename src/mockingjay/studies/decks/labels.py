@@ -75,7 +75,7 @@ def labels(
         corpus: As `open_profile` read it.
         out: The sweep's folder; every finished cell is kept there.
         encoders: The table's folder, whose encoders are used, and trained where they are missing.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
         seed: Of everything random.
         say: Told a line at a time.
 

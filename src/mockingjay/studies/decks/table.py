@@ -65,7 +65,7 @@ def table(
         profile: How large.
         corpus: As `open_profile` read it.
         out: The table's folder; each encoder's run lies in a folder below.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
         seed: Of everything random.
         say: Told a line at a time.
 
