@@ -117,7 +117,7 @@ def test_three_panels_from_a_checkpoint_take_five_seconds_at_most(trained, talki
     drawing = figures.spectrograms(**shown.panels)
     figures.save_png(drawing, tmp_path / "rebuilt.png")
     assert time.perf_counter() - began <= 5.0
-    titles = [panel.get_title() for panel in drawing.canvas.axes[:3]]
+    titles = [panel.get_title("left") for panel in drawing.canvas.axes[:3]]
     assert titles == ["True", "Masked: what the network reads", "Rebuilt"]
     assert (tmp_path / "rebuilt.png").read_bytes().startswith(b"\x89PNG")
 
