@@ -77,7 +77,8 @@ def run(
     """
     if not alone():
         raise ConfigError(
-            "run: started by torchrun as several processes, expected one; start it by itself, or use pretrain and probe"
+            "run: started by torchrun as several processes, expected one; start it by itself, or use pretrain, which "
+            "several share"
         )
     began, chosen, place = time.monotonic(), resolved(chosen), device_called(device)
     with examined(corpus, chosen, out, say) as health:  # nobody else writes there until the page is written

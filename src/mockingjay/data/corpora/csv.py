@@ -61,7 +61,8 @@ def rows_of(path: str, split: str | None = None, prefix: str = "") -> Iterator[R
         empty = False
         if "path" not in row:
             raise DataError(f"{where}: the path is empty, expected a file; fill it in, or remove the line")
-        if seconds(row.get("start_s", "0"), "start_s", where):  # a manifest saved as CSV: its columns are no labels
+        # A manifest saved as CSV: its columns are no labels.
+        if "start" not in row and seconds(row.get("start_s", "0"), "start_s", where):
             what = f"start_s is {row['start_s']}, a manifest's column, expected start and end in seconds"
             raise DataError(f"{where}: {what}; write the list with these, or as a manifest (.jsonl)")
         yield Row(
