@@ -301,13 +301,13 @@ def test_names(talking, tmp_path):
     refuses(2, "--layers 7: expected last, all, or indices", "extract", "mel", *out, "--layers", 7)
     refuses(2, "--shard 3/2: expected k/n", "extract", "mel", *out, "--shard", "3/2")
     refuses(2, "--init mel: not an encoder of ours", "pretrain", "mockingjay", *out, "--init", "mel")
-    for *words, wrong in (
-        ["nonsense"],
-        ["extract", "mel", *out, "--format", "nix"],
-        ["extract", "mel", *out, "--seed", "-1"],
+    for named, *words in (
+        ["nonsense", "nonsense"],
+        ["nix", "extract", "mel", *out, "--format", "nix"],
+        ["--seed", "extract", "mel", *out, "--seed", "-1"],
     ):
-        said = mockingjay(*words, wrong)
-        assert said.code == 2 and "Traceback" not in said.err and wrong in said.err
+        said = mockingjay(*words)
+        assert said.code == 2 and "Traceback" not in said.err and named in said.err
 
 
 @pytest.mark.parametrize("verb", ["probe --task label:lang", "finetune --task label:lang", "extract", "abx"])
