@@ -135,10 +135,8 @@ def device_called(name: str) -> torch.device:
     local = int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1)
     index = int(name.partition(":")[2] or local)
     if index >= count:
-        raise MachineError(
-            f"device: {name} is not on this machine, expected cpu or one of its {count} CUDA devices; leave the device "
-            "at auto"
-        )
+        there = f"cpu or cuda:0 to cuda:{count - 1}" if count else "cpu"
+        raise MachineError(f"device: {name} is not on this machine, expected {there}; leave the device at auto")
     device = torch.device("cuda", index)
     torch.cuda.set_device(device)
     return device
