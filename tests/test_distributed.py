@@ -148,7 +148,7 @@ def test_what_is_no_device(name):
 
 def test_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(MachineError, match="device: cuda is not on this machine"), joined("cuda"):
+    with pytest.raises(MachineError, match="device: cuda is not on this machine, expected cpu; leave"), joined("cuda"):
         pass
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -156,7 +156,7 @@ def test_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert device_called("auto") == device_called("cuda") == torch.device("cuda", 1)
     assert device_called("cuda:0") == torch.device("cuda", 0) and device_called("cpu") == torch.device("cpu")
-    with pytest.raises(MachineError, match="device: cuda:2 is not on this machine, expected cpu or one of its 2 CUDA"):
+    with pytest.raises(MachineError, match="device: cuda:2 is not on this machine, expected cpu or cuda:0 to cuda:1; "):
         device_called("cuda:2")
 
 
