@@ -259,7 +259,7 @@ def test_any_file_may_be_refused(tmp_path, monkeypatch, name):
 def test_a_device_that_is_not_there(speech, tmp_path):
     for verb in (command(speech, tmp_path / "r", 1), ("run", speech, "--out", tmp_path / "r")):
         refuses(2, "'gpu' is no device, expected auto, cpu, cuda or cuda:<index>", *verb, "--device", "gpu")
-        refuses(5, r"cuda:999 is not on this machine, expected cpu or one of its \d+", *verb, "--device", "cuda:999")
+        refuses(5, "cuda:999 is not on this machine, expected cpu(;| or cuda:0 to)", *verb, "--device", "cuda:999")
     assert not (tmp_path / "r").exists()  # told before anything is read
 
 
